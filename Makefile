@@ -1,0 +1,87 @@
+# make            ./dschat and bin/dschat-{data,model,eval,chat}       make test     what CI runs
+# make demo       set up, build, run the three stages of inputs/demo.in  make test-all the slow sweeps too
+# make smollm2    fetch and import SmolLM2-135M-Instruct                make lint     the rules that a grep can hold
+# make bench      ratios beside PyTorch + transformers                  make clean
+#
+# Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), MARCH (kernels' -march), SAN=1 (ASan + UBSan),
+# ROOMS (compile only these rooms of src/, for working on one of them).
+
+BUILD   ?= build
+PNETCDF ?= $(CURDIR)/build/pnetcdf
+MARCH   ?= native
+CC      := mpicc
+ROOMS   ?= $(notdir $(wildcard src/*))
+
+PKGS    := hdf5-serial libutf8proc jansson libpcre2-8 libxxhash libedit hwloc libcrypto inih zlib
+WARN    := -Wall -Wextra -Wshadow -Wvla -Werror
+STRICT  := -Wconversion -Wno-sign-conversion
+CFLAGS  := -std=c11 -D_GNU_SOURCE -g -O2 -fopenmp $(WARN)
+LDFLAGS := -fopenmp
+ifeq ($(SAN),1)
+CFLAGS  += -fsanitize=address,undefined -fno-omit-frame-pointer -O1
+LDFLAGS += -fsanitize=address,undefined
+endif
+COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+CPPFLAGS := -Isrc -I. $(shell pkg-config --cflags $(PKGS)) -I$(PNETCDF)/include
+LIBS    := $(shell pkg-config --libs $(PKGS)) -L$(PNETCDF)/lib -lpnetcdf -ldnnl -lm -ldl
+
+SRC     := $(wildcard $(foreach r,$(filter-out main.c job.c job.h,$(ROOMS)),src/$(r)/*.c))
+KSRC    := $(wildcard kernels/*.c kernels/cpu/*.c)
+JOB     := $(filter job.c,$(ROOMS))
+OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(KSRC:%.c=$(BUILD)/obj/%.o) $(if $(JOB),$(BUILD)/obj/src/job.o)
+LIB     := $(BUILD)/libdschat.a
+TOOLS   := $(patsubst tools/%.c,bin/%,$(wildcard tools/dschat-*.c))
+TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c)
+TESTBIN := $(TESTSRC:tests/%.c=$(BUILD)/tests/%)
+
+.PHONY: all tests test test-all lint demo smollm2 bench clean setup
+all: dschat $(TOOLS)
+
+dschat: $(BUILD)/obj/src/main.o $(LIB)
+	@echo "  ld $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+bin/%: $(BUILD)/obj/tools/%.o $(LIB)
+	@mkdir -p bin
+	@echo "  ld $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(LIB): $(OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(BUILD)/obj/kernels/cpu/%.o: CFLAGS += -O3 -march=$(MARCH)
+$(foreach r,comm tensor plan io,$(eval $(BUILD)/obj/src/$(r)/%.o: CFLAGS += $$(STRICT)))
+# MPICH spells MPI_STATUSES_IGNORE as the address 1, which gcc 12 takes for a short buffer.
+$(BUILD)/obj/src/comm/%.o: CFLAGS += -Wno-stringop-overflow
+$(BUILD)/obj/src/io/origin.o: CPPFLAGS += -DDS_COMMIT='"$(COMMIT)"' -DDS_FLAGS='"$(CFLAGS) kernels: -O3 -march=$(MARCH)"'
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  cc $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  ld $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+tests: $(TESTBIN)
+
+test: all tests
+	tests/run
+test-all: all tests
+	tests/run --all
+lint:
+	tests/lint
+setup:
+	tools/setup.sh
+demo:
+	tools/setup.sh
+	$(MAKE) all
+	jobs/local.sh inputs/demo.in
+smollm2:
+	tools/smollm2.sh
+bench: all
+	tests/bench/run
+clean:
+	rm -rf $(BUILD)/obj $(BUILD)/tests $(LIB) bin dschat
+
+-include $(OBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
+.SECONDARY:

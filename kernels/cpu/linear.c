@@ -1,0 +1,133 @@
+// linear.c: y = x w^T + bias, exact by row.
+//
+// The weights are packed into panels of TILE_COLS outputs, [in][TILE_COLS] fp32, so that lanes run over the outputs and
+// each output element is one chain of fused multiply-adds over `in` in order (tile.h), whatever the number of rows:
+//
+//   few rows:  a panel is packed in cuts of CUT inputs, which stay in the first cache, and used at once: the weights
+//   are
+//              read once, in the order of memory of TILE_COLS rows; bound by memory.
+//   many rows: a group of panels as large as the second cache bears is packed, then all rows pass over it, TILE_ROWS at
+//   a time.
+//
+// Threads share out a grid of (columns, rows); they do not exchange anything.
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile.h"
+
+enum { CUT = 64, FEW_TILES = 8, GROUP_BYTES = 1 << 20 };
+
+typedef struct {
+    DType dt, y_dt;
+    void *y;
+    const void *x, *w, *bias;
+    int64_t m, out, in;
+} Linear;
+
+// What one thread computes: panels [panel0, panel1), row tiles [tile0, tile1).
+typedef struct {
+    int64_t panel0, panel1, tile0, tile1;
+} Part;
+
+static int64_t count_panels(const Linear *a) { return ds_ceil_div(a->out, TILE_COLS); }
+static int64_t count_tiles(const Linear *a) { return ds_ceil_div(a->m, TILE_ROWS); }
+static int panel_cols(const Linear *a, int64_t panel) { return a->out - panel * TILE_COLS > LANES ? TILE_COLS : LANES; }
+
+// Inputs [i, i + n) of one panel of weights; the same of the next panel are fetched meanwhile (packing reads many short
+// rows side by side, which the hardware does not see coming).
+static void pack_panel(const Linear *a, float *dst, int64_t panel, int64_t i, int64_t n) {
+    const int64_t ahead = (panel + 2) * TILE_COLS <= a->out ? TILE_COLS * a->in : 0;
+    for (int64_t c = 0; c < TILE_COLS; c += LANES) {
+        const int64_t first = panel * TILE_COLS + c;
+        if (first < a->out)
+            tile_pack(a->dt, dst + c, TILE_COLS, elem_at(a->dt, a->w, first * a->in + i), a->in,
+                      ds_min(LANES, a->out - first), n, ahead);
+    }
+}
+
+static void store_tile(const Linear *a, const float *acc, int64_t row, int64_t rows, int64_t panel) {
+    for (int64_t c = panel * TILE_COLS; c < ds_min((panel + 1) * TILE_COLS, a->out); c += LANES) {
+        const int64_t n = a->out - c;
+        const Vec b = a->bias ? vec_load_n(a->dt, a->bias, c, n) : (Vec){0};
+        for (int64_t r = 0; r < rows; r++) {
+            Vec v = vec_load(DS_F32, acc, r * TILE_COLS + (c - panel * TILE_COLS));
+            if (a->bias) v += b;
+            vec_store_n(a->y_dt, a->y, (row + r) * a->out + c, v, n);
+        }
+    }
+}
+
+// One row tile, packed as x, times a panel that is packed already.
+static void run_tile(const Linear *a, const float *x, const float *w, int64_t row, int64_t rows, int64_t panel) {
+    _Alignas(64) float acc[TILE_ROWS * TILE_COLS] = {0};
+    tile_packed((int)rows, panel_cols(a, panel), acc, TILE_COLS, x, TILE_LD, w, TILE_COLS, a->in);
+    store_tile(a, acc, row, rows, panel);
+}
+
+// Rows of x as fp32: where they are, or widened into scratch.
+static const float *rows_f32(const Linear *a, int64_t row, int64_t n) {
+    const void *from = elem_at(a->dt, a->x, row * a->in);
+    if (a->dt == DS_F32) return from;
+    float *x = cpu_scratch_f32(SCRATCH_X, n * a->in);
+    for (int64_t i = 0; i < n * a->in; i += LANES)
+        vec_store_n(DS_F32, x, i, vec_load_n(DS_BF16, from, i, n * a->in - i), n * a->in - i);
+    return x;
+}
+
+static void run_few(const Linear *a, Part p) {
+    const int64_t tiles = p.tile1 - p.tile0;
+    int64_t row[FEW_TILES + 1];
+    _Alignas(64) float w[CUT * TILE_COLS], acc[FEW_TILES][TILE_ROWS * TILE_COLS];
+    for (int64_t t = 0; t < tiles; t++) cpu_share(a->m, count_tiles(a), p.tile0 + t, &row[t], &row[t + 1]);
+    const float *x = rows_f32(a, row[0], row[tiles] - row[0]);
+    for (int64_t panel = p.panel0; panel < p.panel1; panel++) {
+        memset(acc, 0, (size_t)tiles * sizeof acc[0]);
+        for (int64_t i = 0; i < a->in; i += CUT) {
+            const int64_t n = ds_min(CUT, a->in - i);
+            pack_panel(a, w, panel, i, n);
+            for (int64_t t = 0; t < tiles; t++)
+                tile_rows((int)(row[t + 1] - row[t]), panel_cols(a, panel), acc[t], TILE_COLS,
+                          x + (row[t] - row[0]) * a->in + i, a->in, w, TILE_COLS, n);
+        }
+        for (int64_t t = 0; t < tiles; t++) store_tile(a, acc[t], row[t], row[t + 1] - row[t], panel);
+    }
+}
+
+static void run_many(const Linear *a, Part p) {
+    const int64_t panel_size = a->in * TILE_COLS;
+    const int64_t group = ds_max(1, GROUP_BYTES / (panel_size * (int64_t)sizeof(float)));
+    float *x = cpu_scratch_f32(SCRATCH_X, a->in * TILE_LD), *w = cpu_scratch_f32(SCRATCH_W, group * panel_size);
+    for (int64_t g = p.panel0; g < p.panel1; g += group) {
+        const int64_t g_end = ds_min(g + group, p.panel1);
+        for (int64_t i = g; i < g_end; i++) pack_panel(a, w + (i - g) * panel_size, i, 0, a->in);
+        for (int64_t t = p.tile0; t < p.tile1; t++) {
+            int64_t row, end;
+            cpu_share(a->m, count_tiles(a), t, &row, &end);
+            tile_pack(a->dt, x, TILE_LD, elem_at(a->dt, a->x, row * a->in), a->in, end - row, a->in, 0);
+            for (int64_t i = g; i < g_end; i++) run_tile(a, x, w + (i - g) * panel_size, row, end - row, i);
+        }
+    }
+}
+
+// The number of threads along the columns that gives the smallest largest share; the other threads divide the rows.
+static int64_t choose_columns(const Linear *a, int64_t threads) {
+    int64_t best = 1, best_cost = INT64_MAX;
+    for (int64_t c = 1; c <= threads; c++) {
+        const int64_t cost = ds_ceil_div(count_panels(a), c) * ds_ceil_div(count_tiles(a), threads / c);
+        if (cost <= best_cost) best = c, best_cost = cost;
+    }
+    return best;
+}
+
+void linear_fwd_cpu(DType dt, DType y_dt, Dev *y, const Dev *x, const Dev *w, const Dev *bias, int64_t m, int64_t out,
+                    int64_t in) {
+    const Linear a = {dt, y_dt, cpu_ptr(y), cpu_ptr(x), cpu_ptr(w), cpu_ptr(bias), m, out, in};
+    if (m <= 0 || out <= 0) return;
+    const int64_t team = cpu_team(m * out * in), columns = choose_columns(&a, team), rows = team / columns;
+#pragma omp parallel for schedule(static) num_threads((int)team)
+    for (int64_t i = 0; i < columns * rows; i++) {
+        Part p;
+        cpu_share(count_panels(&a), columns, i % columns, &p.panel0, &p.panel1);
+        cpu_share(count_tiles(&a), rows, i / columns, &p.tile0, &p.tile1);
+        if (p.tile1 - p.tile0 <= FEW_TILES) run_few(&a, p);
+        else run_many(&a, p);
+    }
+}

@@ -1,0 +1,34 @@
+// tile.h: the register tile under linear and attention: acc[rows][cols] += x[rows][k] w[k][cols], lanes over the
+// columns.
+//
+// Each element is one chain of fused multiply-adds over k in order; chains may be cut anywhere in k, because acc is
+// fp32 in memory as in the register. So an element's bits depend on its own row and column alone: not on the tile's
+// size, its place, or how k is cut. That is what row exactness rests on.
+//
+// w is a panel [k][ldw] of TILE_COLS or LANES columns, x is columns, [k][ldx] (tile_packed), or rows, [rows][ldx]
+// (tile_rows).
+#ifndef DS_CPU_TILE_H
+#define DS_CPU_TILE_H
+
+#include "kernels/cpu/vec.h"
+
+#ifdef __AVX512F__
+enum { TILE_ROWS = 14 }; // 28 of 32 registers hold sums
+#else
+enum { TILE_ROWS = 6 }; // 12 of 16
+#endif
+enum { TILE_COLS = 2 * LANES, TILE_LD = LANES };
+
+// rows 1..TILE_ROWS; cols: TILE_COLS or LANES; acc [rows][ld_acc].
+void tile_packed(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w,
+                 int64_t ldw, int64_t k);
+void tile_rows(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w, int64_t ldw,
+               int64_t k);
+
+// dst[i][0..LANES) (stride ld) = src[0..rows)[i] for i < k: `rows` rows of dtype dt turned into one column block;
+// columns >= rows are 0. rows <= LANES. ahead: the elements that lie so far behind are asked for from memory meanwhile
+// (0: none).
+void tile_pack(DType dt, float *dst, int64_t ld, const void *src, int64_t row_stride, int64_t rows, int64_t k,
+               int64_t ahead);
+
+#endif

@@ -1,0 +1,40 @@
+// err.c: one message a thread, and the one place that ends a job.
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static _Thread_local char message[2048];
+static void (*abort_hook)(int code);
+static int world_rank;
+
+Err err_set(Err code, const char *fmt, ...) {
+    if (message[0]) return code; // the first failure is the cause; later ones are its echo
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof message, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+const char *err_text(void) { return message; }
+
+void err_clear(void) { message[0] = 0; }
+
+void err_set_abort(void (*abort_job)(int code), int rank) {
+    abort_hook = abort_job;
+    world_rank = rank;
+}
+
+void err_fatal_at(const char *file, int line, const char *fmt, ...) {
+    char text[2048];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "dschat: fatal on rank %d at %s:%d: %s\n", world_rank, file, line, text);
+    fflush(stderr);
+    if (abort_hook) abort_hook(DS_ERR_BUG);
+    exit(DS_ERR_BUG);
+}

@@ -1,0 +1,192 @@
+// file.c: see file.h. Durable replacement is: write a new name, sync it, rename, sync the folder.
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+static Err check_regular(int fd, const char *path, int64_t *bytes) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return err_set(DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return err_set(DS_ERR_IO, "%s: is not a regular file", path);
+    *bytes = st.st_size;
+    return DS_OK;
+}
+
+Err file_open_read(const char *path, int *fd, int64_t *bytes) {
+    Err err = DS_OK;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // NONBLOCK: a FIFO must not hang us
+    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    err = check_regular(*fd, path, bytes);
+    if (err) close(*fd), *fd = -1;
+done:
+    return err;
+}
+
+Err file_open_inside(const char *dir, const char *name, int *fd, int64_t *bytes) {
+    Err err = DS_OK;
+    int folder = -1;
+    *fd = -1;
+    DS_CHECK(name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0, DS_ERR_DATA,
+             "%s: names the file \"%s\", which is not a plain file name inside the folder", dir, name);
+    folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DS_CHECK(folder >= 0, DS_ERR_IO, "%s: cannot open folder: %s", dir, strerror(errno));
+    *fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s/%s: cannot open: %s", dir, name,
+             errno == ELOOP ? "it is a symbolic link" : strerror(errno));
+    err = check_regular(*fd, name, bytes);
+    if (err) close(*fd), *fd = -1;
+done:
+    if (folder >= 0) close(folder);
+    return err;
+}
+
+static Err map_fd(int fd, int64_t bytes, const char *path, FileMap *map) {
+    *map = (FileMap){.data = "", .bytes = (size_t)bytes};
+    if (bytes > 0) {
+        void *p = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            close(fd);
+            *map = (FileMap){0};
+            return err_set(DS_ERR_IO, "%s: cannot map %lld bytes: %s", path, (long long)bytes, strerror(errno));
+        }
+        map->data = map->mapped = p;
+    }
+    close(fd);
+    return DS_OK;
+}
+
+Err file_map(const char *path, FileMap *map) {
+    int fd;
+    int64_t bytes;
+    *map = (FileMap){0};
+    Err err = file_open_read(path, &fd, &bytes);
+    return err ? err : map_fd(fd, bytes, path, map);
+}
+
+Err file_map_inside(const char *dir, const char *name, FileMap *map) {
+    int fd;
+    int64_t bytes;
+    *map = (FileMap){0};
+    Err err = file_open_inside(dir, name, &fd, &bytes);
+    return err ? err : map_fd(fd, bytes, name, map);
+}
+
+void file_unmap(FileMap *map) {
+    if (map->mapped) munmap(map->mapped, map->bytes);
+    *map = (FileMap){0};
+}
+
+Err file_read_all(const char *path, size_t max_bytes, char **data, size_t *bytes) {
+    Err err = DS_OK;
+    FileMap map = {0};
+    *data = NULL;
+    DS_TRY(file_map(path, &map));
+    DS_CHECK(map.bytes <= max_bytes, DS_ERR_DATA, "%s: has %zu bytes, at most %zu are allowed here", path, map.bytes,
+             max_bytes);
+    *data = mem_strndup(map.data, map.bytes);
+    *bytes = map.bytes;
+done:
+    file_unmap(&map);
+    return err;
+}
+
+Err file_sync(const char *path) {
+    Err err = DS_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot open to sync: %s", path, strerror(errno));
+    DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", path, strerror(errno));
+done:
+    if (fd >= 0) close(fd);
+    return err;
+}
+
+static Err sync_parent(const char *path) {
+    char *copy = mem_strdup(path);
+    Err err = file_sync(dirname(copy));
+    mem_free(copy);
+    return err;
+}
+
+Err file_rename_durable(const char *from, const char *to) {
+    if (rename(from, to) != 0) return err_set(DS_ERR_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+    return sync_parent(to);
+}
+
+Err file_write_atomic(const char *path, const void *data, size_t bytes) {
+    Err err = DS_OK;
+    char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
+    for (size_t done_bytes = 0; done_bytes < bytes;) {
+        ssize_t n = write(fd, (const char *)data + done_bytes, bytes - done_bytes);
+        if (n < 0 && errno == EINTR) continue;
+        DS_CHECK(n > 0, DS_ERR_IO, "%s: cannot write %zu bytes: %s", temporary, bytes, strerror(errno));
+        done_bytes += (size_t)n;
+    }
+    DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", temporary, strerror(errno));
+    int closed = close(fd);
+    fd = -1;
+    DS_CHECK(closed == 0, DS_ERR_IO, "%s: close failed: %s", temporary, strerror(errno));
+    DS_TRY(file_rename_durable(temporary, path));
+done:
+    if (fd >= 0) close(fd);
+    if (err) unlink(temporary);
+    mem_free(temporary);
+    return err;
+}
+
+Err file_make_dirs(const char *path) {
+    Err err = DS_OK;
+    char *copy = mem_strdup(path);
+    for (char *p = copy + 1;; p++) {
+        if (*p != '/' && *p != 0) continue;
+        char keep = *p;
+        *p = 0;
+        DS_CHECK(mkdir(copy, 0750) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
+                 strerror(errno));
+        *p = keep;
+        if (!keep) break;
+    }
+    DS_CHECK(file_is_dir(path), DS_ERR_IO, "%s: is not a folder", path);
+done:
+    mem_free(copy);
+    return err;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+Err file_remove_tree(const char *path) {
+    struct stat st;
+    if (lstat(path, &st) != 0) return DS_OK;
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        return err_set(DS_ERR_IO, "%s: cannot remove: %s", path, strerror(errno));
+    return DS_OK;
+}
+
+bool file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool file_is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+Err file_free_bytes(const char *path, uint64_t *bytes) {
+    struct statvfs v;
+    if (statvfs(path, &v) != 0) return err_set(DS_ERR_IO, "%s: cannot ask for free space: %s", path, strerror(errno));
+    *bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    return DS_OK;
+}

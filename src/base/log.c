@@ -1,0 +1,108 @@
+// log.c: three voices and a progress line.
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+static int my_rank;
+static FILE *file;
+static bool line_open; // a progress line without its newline stands on the terminal
+static double last_plain;
+
+void log_init(int rank) { my_rank = rank; }
+
+void log_to_file(const char *path) {
+    if (my_rank) return;
+    if (file) fclose(file);
+    file = path ? fopen(path, "a") : NULL;
+}
+
+static void close_line(void) {
+    if (line_open) fputc('\n', stdout);
+    line_open = false;
+}
+
+static void say(FILE *to, const char *prefix, const char *fmt, va_list ap) {
+    va_list again;
+    va_copy(again, ap);
+    close_line();
+    fputs(prefix, to);
+    vfprintf(to, fmt, ap);
+    fputc('\n', to);
+    fflush(to);
+    if (file) {
+        fputs(prefix, file);
+        vfprintf(file, fmt, again);
+        fputc('\n', file);
+        fflush(file);
+    }
+    va_end(again);
+}
+
+#define SAY(to, prefix)                                                                                                \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    say(to, prefix, fmt, ap);                                                                                          \
+    va_end(ap)
+
+void log_info(const char *fmt, ...) {
+    if (my_rank) return;
+    SAY(stdout, "");
+}
+
+void log_warn(const char *fmt, ...) {
+    if (my_rank) return;
+    SAY(stderr, "warning: ");
+}
+
+void log_error(const char *fmt, ...) {
+    if (my_rank) return;
+    SAY(stderr, "error: ");
+}
+
+void log_rank(const char *fmt, ...) {
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "rank %d: ", my_rank);
+    SAY(stderr, prefix);
+}
+
+static void format_left(char *out, size_t size, double seconds) {
+    long s = (long)(seconds + 0.5);
+    if (s >= 3600) snprintf(out, size, "%ldh%02ldm left", s / 3600, s / 60 % 60);
+    else if (s >= 60) snprintf(out, size, "%ldm%02lds left", s / 60, s % 60);
+    else snprintf(out, size, "%lds left", s);
+}
+
+void log_progress(const char *label, int64_t done, int64_t total, double rate, const char *unit, const char *extra) {
+    static char label_now[32];
+    static double started;
+    static int64_t done_at_start;
+    if (my_rank) return;
+    double now = clock_now();
+    if (strcmp(label, label_now) != 0 || done < done_at_start) {
+        snprintf(label_now, sizeof label_now, "%s", label);
+        started = now, done_at_start = done, last_plain = 0;
+    }
+    bool tty = isatty(STDOUT_FILENO), last = done >= total;
+    if (!tty && !last && last_plain > 0 && now - last_plain < 10) return;
+    char left[48] = "";
+    if (!last && done > done_at_start)
+        format_left(left, sizeof left, (now - started) / (double)(done - done_at_start) * (double)(total - done));
+    char line[256];
+    snprintf(line, sizeof line, "%-4s %5lld/%lld  %9.0f %s  %s  %s", label, (long long)done, (long long)total, rate,
+             unit, extra ? extra : "", left);
+    if (tty) {
+        fprintf(stdout, "\r\033[K%s", line);
+        line_open = true;
+        if (last) close_line();
+    } else {
+        fprintf(stdout, "%s\n", line);
+    }
+    fflush(stdout);
+    last_plain = now;
+    if (file && (last || !tty)) fprintf(file, "%s\n", line), fflush(file);
+}

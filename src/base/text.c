@@ -1,0 +1,88 @@
+// text.c: see text.h.
+#include "base/text.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static int distance(const char *a, const char *b) {
+    enum { MAX = 64 };
+    int n = (int)strlen(a), m = (int)strlen(b), row[MAX + 1];
+    if (n > MAX || m > MAX) return MAX;
+    for (int j = 0; j <= m; j++) row[j] = j;
+    for (int i = 1; i <= n; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = diagonal + (tolower((unsigned char)a[i - 1]) != tolower((unsigned char)b[j - 1]));
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            diagonal = row[j], row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+const char *text_closest(const char *word, const char *const *names, int n) {
+    const char *best = NULL;
+    int least = (int)strlen(word) / 2 + 2; // further away than this is no help
+    for (int i = 0; i < n; i++) {
+        int d = distance(word, names[i]);
+        if (d < least) least = d, best = names[i];
+    }
+    return best;
+}
+
+char *text_bytes(char out[32], double bytes) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int u = 0;
+    for (; bytes >= 1024 && u < 4; u++) bytes /= 1024;
+    snprintf(out, 32, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
+    return out;
+}
+
+// Length of the valid UTF-8 sequence at s[0..n), 0 if there is none.
+static int sequence(const unsigned char *s, int64_t n, uint32_t *code) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    int len = s[0] < 0x80 ? 1 : s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : s[0] >= 0xC2 ? 2 : 0;
+    if (!len || len > n || s[0] > 0xF4) return 0;
+    uint32_t c = len == 1 ? s[0] : s[0] & (0xFFu >> (len + 1));
+    for (int i = 1; i < len; i++) {
+        if ((s[i] & 0xC0) != 0x80) return 0;
+        c = c << 6 | (s[i] & 0x3F);
+    }
+    if (c < least[len] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return 0;
+    *code = c;
+    return len;
+}
+
+int64_t text_utf8_bad(const char *s, int64_t n) {
+    uint32_t c;
+    for (int64_t i = 0; i < n;) {
+        int len = sequence((const unsigned char *)s + i, n - i, &c);
+        if (!len) return i;
+        i += len;
+    }
+    return -1;
+}
+
+uint32_t text_utf8_next(const char *s, int64_t n, int *len) {
+    uint32_t c = 0xFFFD;
+    *len = n > 0 ? sequence((const unsigned char *)s, n, &c) : 0;
+    if (*len == 0) *len = 1;
+    return c;
+}
+
+int text_utf8_put(uint32_t c, char *out) {
+    if (c < 0x80) return out[0] = (char)c, 1;
+    if (c < 0x800) return out[0] = (char)(0xC0 | c >> 6), out[1] = (char)(0x80 | (c & 0x3F)), 2;
+    if (c < 0x10000) {
+        out[0] = (char)(0xE0 | c >> 12), out[1] = (char)(0x80 | (c >> 6 & 0x3F)), out[2] = (char)(0x80 | (c & 0x3F));
+        return 3;
+    }
+    out[0] = (char)(0xF0 | c >> 18), out[1] = (char)(0x80 | (c >> 12 & 0x3F));
+    out[2] = (char)(0x80 | (c >> 6 & 0x3F)), out[3] = (char)(0x80 | (c & 0x3F));
+    return 4;
+}

@@ -1,0 +1,239 @@
+// coll.c: non-blocking starts and the one wait.
+//
+// Device sums: every rank sends the parts of its buffer to the ranks that own them and adds what arrives in a binary
+// tree over rank numbers. The volume is the least possible, (d-1)/d of the buffer, the order of the sum does not depend
+// on timing, and any number of ranks works. Large buffers go in segments, so that the staging memory stays small.
+#include "comm/coll.h"
+
+#include <sched.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/comm_mpi.h"
+#include "kernels/kernels.h"
+
+static struct {
+    double deadline;
+    const char *note;
+    int64_t sent, calls;
+} coll = {.deadline = 1800, .note = "start"};
+
+void coll_set_deadline(double seconds) { coll.deadline = seconds; }
+void coll_set_note(const char *note) { coll.note = note; }
+int64_t coll_bytes_sent(void) { return coll.sent; }
+
+static void check(int rc, const char *what) {
+    if (rc == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING];
+    int n;
+    MPI_Error_string(rc, text, &n);
+    err_fatal("%s failed in %s: %s", what, coll.note, text);
+}
+
+static void too_late(const Group *g, const char *what, double waited) {
+    log_rank(
+        "waited %.0f s for the others in %s (call %lld, %s); ranks of this group of %d that do not say so have not "
+        "arrived",
+        waited, what, (long long)coll.calls, coll.note, g->size);
+    // Leaves the other waiting ranks a moment to say the same before the job ends.
+    for (double end = clock_now() + 2; clock_now() < end;) sched_yield();
+    err_fatal("deadline of %.0f s passed in %s", coll.deadline, what);
+}
+
+// The one wait.
+static void wait_all(const Group *g, MPI_Request *req, int n, const char *what) {
+    coll.calls++;
+    double start = 0;
+    for (int64_t tries = 0;; tries++) {
+        int done;
+        check(MPI_Testall(n, req, &done, MPI_STATUSES_IGNORE), what);
+        if (done) return;
+        if (tries < 32) continue;
+        sched_yield();
+        if (tries % 256) continue;
+        if (start == 0) start = clock_now();
+        double waited = clock_now() - start;
+        if (coll.deadline > 0 && waited > coll.deadline) too_late(g, what, waited);
+    }
+}
+
+static int as_int(size_t n, const char *what) {
+    if (n > INT32_MAX) err_fatal("%s of %zu elements in one call", what, n);
+    return (int)n;
+}
+
+void coll_barrier(const Group *g) {
+    if (g->size == 1) return;
+    MPI_Request req;
+    check(MPI_Ibarrier(g->comm, &req), "barrier");
+    wait_all(g, &req, 1, "barrier");
+}
+
+void coll_bcast(const Group *g, void *data, size_t bytes, int root) {
+    if (g->size == 1) return;
+    const size_t piece = (size_t)1 << 30;
+    for (size_t at = 0; at < bytes; at += piece) {
+        size_t n = bytes - at < piece ? bytes - at : piece;
+        MPI_Request req;
+        check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &req), "broadcast");
+        wait_all(g, &req, 1, "broadcast");
+    }
+    if (g->rank == root) coll.sent += (int64_t)bytes * (g->size - 1);
+}
+
+void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
+    if (g->size == 1) {
+        memcpy(all, mine, bytes);
+        return;
+    }
+    int n = as_int(bytes, "all-gather");
+    MPI_Request req;
+    check(MPI_Iallgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, g->comm, &req), "all-gather");
+    wait_all(g, &req, 1, "all-gather");
+    coll.sent += (int64_t)bytes * (g->size - 1);
+}
+
+void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all, size_t *offset) {
+    uint64_t my_bytes = bytes, *each = MEM_NEW(uint64_t, g->size);
+    coll_allgather(g, &my_bytes, sizeof my_bytes, each);
+    int *count = MEM_NEW(int, g->size), *start = MEM_NEW(int, g->size);
+    offset[0] = 0;
+    for (int r = 0; r < g->size; r++) {
+        offset[r + 1] = offset[r] + each[r];
+        count[r] = as_int(each[r], "all-gather");
+        start[r] = as_int(offset[r], "all-gather");
+    }
+    *all = mem_alloc(offset[g->size]);
+    MPI_Request req;
+    check(MPI_Iallgatherv(mine, (int)bytes, MPI_BYTE, *all, count, start, MPI_BYTE, g->comm, &req), "all-gather");
+    wait_all(g, &req, 1, "all-gather");
+    coll.sent += (int64_t)bytes * (g->size - 1);
+    mem_free(each);
+    mem_free(count);
+    mem_free(start);
+}
+
+void coll_sum_f64(const Group *g, double *x, int64_t n) {
+    if (g->size == 1) return;
+    double *all = MEM_NEW(double, n * g->size);
+    coll_allgather(g, x, (size_t)n * sizeof *x, all);
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (int r = 0; r < g->size; r++) sum += all[r * n + i];
+        x[i] = sum;
+    }
+    mem_free(all);
+}
+
+static void reduce_host(const Group *g, void *x, int64_t n, MPI_Datatype type, MPI_Op op) {
+    if (g->size == 1) return;
+    MPI_Request req;
+    check(MPI_Iallreduce(MPI_IN_PLACE, x, as_int((size_t)n, "reduction"), type, op, g->comm, &req), "reduction");
+    wait_all(g, &req, 1, "reduction");
+    coll.sent += n * 8;
+}
+
+void coll_sum_i64(const Group *g, int64_t *x, int64_t n) { reduce_host(g, x, n, MPI_INT64_T, MPI_SUM); }
+void coll_max_f64(const Group *g, double *x, int64_t n) { reduce_host(g, x, n, MPI_DOUBLE, MPI_MAX); }
+void coll_max_i64(const Group *g, int64_t *x, int64_t n) { reduce_host(g, x, n, MPI_INT64_T, MPI_MAX); }
+
+enum { SEGMENT = 1 << 20 }; // elements of each rank's part that travel at a time
+
+// Staging for what arrives: one segment from each rank. Kept for the life of the process.
+static Dev *staging(const Kernels *k, int size) {
+    static Dev *buffer;
+    static int have;
+    if (have < size) {
+        if (buffer) k->mem_destroy(buffer);
+        buffer = k->mem_create((size_t)size * SEGMENT * sizeof(float));
+        have = size;
+    }
+    return buffer;
+}
+
+// slot[0] = sum of slot[0 .. size) in a binary tree, neighbours first.
+static void add_tree(const Kernels *k, Dev *stage, int size, int64_t n) {
+    const size_t slot = SEGMENT * sizeof(float);
+    for (int step = 1; step < size; step *= 2)
+        for (int r = 0; r + step < size; r += 2 * step)
+            k->add(DS_F32, dev_at(stage, (size_t)r * slot), dev_cat(stage, (size_t)(r + step) * slot), n);
+}
+
+void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+    if (g->size == 1 || n == 0) return;
+    if (n % g->size) err_fatal("reduce-scatter of %lld elements over %d ranks", (long long)n, g->size);
+    const int64_t part = n / g->size;
+    const size_t slot = SEGMENT * sizeof(float);
+    Dev *stage = staging(k, g->size);
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    for (int64_t at = 0; at < part; at += SEGMENT) {
+        int count = (int)ds_min(SEGMENT, part - at), n_req = 0;
+        for (int r = 0; r < g->size; r++) {
+            Dev *own = dev_at(x, (size_t)(r * part + at) * sizeof(float));
+            if (r == g->rank) {
+                k->copy(dev_at(stage, (size_t)r * slot), own, (size_t)count * sizeof(float));
+                continue;
+            }
+            void *in = kernels_comm_ptr(dev_at(stage, (size_t)r * slot));
+            check(MPI_Irecv(in, count, MPI_FLOAT, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+            check(MPI_Isend(kernels_comm_ptr(own), count, MPI_FLOAT, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+        }
+        wait_all(g, req, n_req, "reduce-scatter");
+        add_tree(k, stage, g->size, count);
+        k->copy(dev_at(x, (size_t)(g->rank * part + at) * sizeof(float)), stage, (size_t)count * sizeof(float));
+        coll.sent += (int64_t)count * (g->size - 1) * (int64_t)sizeof(float);
+    }
+    mem_free(req);
+}
+
+void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes) {
+    if (g->size == 1 || part == 0) return;
+    const int64_t piece = ((int64_t)1 << 30) / (int64_t)elem_bytes;
+    char *base = kernels_comm_ptr(x);
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    for (int64_t at = 0; at < part; at += piece) {
+        int bytes = (int)(ds_min(piece, part - at) * (int64_t)elem_bytes), n_req = 0;
+        char *mine = base + (size_t)(g->rank * part + at) * elem_bytes;
+        for (int r = 0; r < g->size; r++) {
+            if (r == g->rank) continue;
+            char *in = base + (size_t)(r * part + at) * elem_bytes;
+            check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[n_req++]), "all-gather");
+            check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[n_req++]), "all-gather");
+        }
+        wait_all(g, req, n_req, "all-gather");
+        coll.sent += (int64_t)bytes * (g->size - 1);
+    }
+    mem_free(req);
+}
+
+// Slot r of every rank's staging = the first `bytes` of rank r's slot r.
+static void gather_rest(const Group *g, Dev *stage, int bytes, size_t slot) {
+    char *base = kernels_comm_ptr(stage), *mine = base + (size_t)g->rank * slot;
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    int n_req = 0;
+    for (int r = 0; r < g->size; r++) {
+        if (r == g->rank) continue;
+        check(MPI_Irecv(base + (size_t)r * slot, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
+        check(MPI_Isend(mine, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
+    }
+    wait_all(g, req, n_req, "all-reduce");
+    coll.sent += (int64_t)bytes * (g->size - 1);
+    mem_free(req);
+}
+
+void coll_allreduce(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+    if (g->size == 1) return;
+    const int64_t part = n / g->size, even = part * g->size;
+    coll_reduce_scatter(g, k, x, even);
+    coll_allgather_dev(g, x, part, sizeof(float));
+    if (n == even) return;
+    // The few elements left over: every rank sums all of them in the same tree.
+    Dev *stage = staging(k, g->size), *rest = dev_at(x, (size_t)even * sizeof(float));
+    const size_t bytes = (size_t)(n - even) * sizeof(float), slot = SEGMENT * sizeof(float);
+    k->copy(dev_at(stage, (size_t)g->rank * slot), rest, bytes);
+    gather_rest(g, stage, (int)bytes, slot);
+    add_tree(k, stage, g->size, n - even);
+    k->copy(rest, stage, bytes);
+}

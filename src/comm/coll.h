@@ -1,0 +1,47 @@
+// coll.h: every exchange between ranks.
+//
+// One wait: nothing blocks inside MPI. Each operation starts non-blocking and is waited for in one loop that tests,
+// yields the core and watches a deadline (coll_deadline); past it the job ends with the call's name instead of hanging.
+// All functions are Collective on their group: every rank calls them in the same order with matching sizes. MPI errors
+// are fatal.
+#ifndef DS_COLL_H
+#define DS_COLL_H
+
+#include "comm/group.h"
+
+struct Kernels;
+
+// Seconds to wait for the others before the job is ended (default 1800; 0: for ever). `note` is shown with the message,
+// such as "ppo step 12"; kept by reference. Not collective.
+void coll_set_deadline(double seconds);
+void coll_set_note(const char *note);
+
+// Bytes this rank has sent so far to other ranks, by what the algorithm sends. Not collective.
+int64_t coll_bytes_sent(void);
+
+void coll_barrier(const Group *g);
+
+// ---- host memory ----
+void coll_bcast(const Group *g, void *data, size_t bytes, int root);
+// x[n] = sum over ranks in rank order (the same bits everywhere). For a few scalars.
+void coll_sum_f64(const Group *g, double *x, int64_t n);
+void coll_sum_i64(const Group *g, int64_t *x, int64_t n);
+void coll_max_f64(const Group *g, double *x, int64_t n);
+void coll_max_i64(const Group *g, int64_t *x, int64_t n);
+// all[size * bytes] = each rank's `mine`, in rank order.
+void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all);
+// Ragged: *all (fresh, owner: caller, mem_free) = the ranks' bytes end to end in rank order; offset[size + 1] where
+// each begins.
+void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all, size_t *offset);
+
+// ---- device memory, fp32 ----
+// Sum over ranks in one fixed binary tree (neighbours first: ((0+1)+(2+3))+...), whatever the group's size.
+// x[n], n a multiple of the group's size: rank r ends with the sum in x[r * n/size ..); the rest of x is left
+// undefined.
+void coll_reduce_scatter(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+// Rank r gives x[r * part ..); all get x[size * part]. Elements of `elem_bytes`.
+void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes);
+// x[n] = sum, on every rank (reduce-scatter, then all-gather). Any n.
+void coll_allreduce(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+
+#endif

@@ -1,0 +1,31 @@
+// group.c: a group is an MPI communicator of its own.
+#include "comm/group.h"
+
+#include "base/mem.h"
+#include "comm/comm_mpi.h"
+#include "comm/world.h"
+
+const Group *group_world(void) {
+    static Group all;
+    all.comm = *(const MPI_Comm *)world_comm();
+    all.rank = world_rank();
+    all.size = world_size();
+    return &all;
+}
+
+Group *group_split(const Group *g, int color, int key) {
+    Group *part = MEM_NEW(Group, 1);
+    if (MPI_Comm_split(g->comm, color, key, &part->comm) != MPI_SUCCESS) err_fatal("MPI_Comm_split failed");
+    MPI_Comm_rank(part->comm, &part->rank);
+    MPI_Comm_size(part->comm, &part->size);
+    return part;
+}
+
+void group_destroy(Group **g) {
+    if (!*g) return;
+    MPI_Comm_free(&(*g)->comm);
+    MEM_FREE(*g);
+}
+
+int group_rank(const Group *g) { return g->rank; }
+int group_size(const Group *g) { return g->size; }

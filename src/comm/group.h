@@ -1,0 +1,20 @@
+// group.h: ordered sets of ranks that communicate: the world, and its data, tensor and ZeRO partitions.
+#ifndef DS_GROUP_H
+#define DS_GROUP_H
+
+#include "base/err.h"
+
+typedef struct Group Group;
+
+// All ranks. Owner: the room; never destroyed by callers. Not collective after world_init.
+const Group *group_world(void);
+
+// Splits `g`: ranks with equal color form a group, ordered by key, then rank. Collective on g. Owner: caller,
+// group_destroy.
+Group *group_split(const Group *g, int color, int key);
+void group_destroy(Group **g); // Collective on *g. Accepts NULL
+
+int group_rank(const Group *g); // Not collective
+int group_size(const Group *g); // Not collective
+
+#endif

@@ -1,0 +1,36 @@
+// kvcache.h: keys and values of the sequences being generated, in blocks that come from one pool. Not collective.
+//
+// A sequence reserves, when it is admitted, the blocks of its longest possible length, so that it can always finish; it
+// gives them back when it ends, and the next prompt takes them.
+#ifndef DS_KVCACHE_H
+#define DS_KVCACHE_H
+
+#include "model/model.h"
+
+typedef struct {
+    const Kernels *k;      // view
+    int64_t layers, block; // positions of a block: a multiple of 16
+    int64_t blocks, n_free;
+    int32_t *free;     // [blocks] numbers of the free blocks are the first n_free
+    int64_t slots, ld; // sequences at most, blocks of one at most
+    int32_t *table;    // host [slots][ld]
+    int64_t *used;     // [slots] blocks reserved
+    Dev *arena, *call; // K and V of all layers; int32 [slots][ld] table of the sequences of one call
+    int32_t *call_host;
+    KvCache *layer; // [layers]
+} KvPool;
+
+// Room for `slots` sequences of up to max_tokens each. Owner: caller, kvcache_destroy.
+void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block);
+void kvcache_destroy(KvPool *p);
+
+// Reserves room for `tokens` positions in `slot`; false if the pool has too few free blocks.
+bool kvcache_acquire(KvPool *p, int64_t slot, int64_t tokens);
+void kvcache_release(KvPool *p, int64_t slot);
+
+// Makes sequence s of the next forward pass the one in slot[s].
+void kvcache_select(KvPool *p, const int64_t *slot, int64_t n);
+
+size_t kvcache_bytes(const Arch *arch, DType dt, int64_t slots, int64_t max_tokens, int64_t block);
+
+#endif

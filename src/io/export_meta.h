@@ -1,0 +1,16 @@
+// export_meta.h: what an exported model needs besides weights and config: chat template and tokenizer files.
+// Not collective (all of it).
+#ifndef DS_EXPORT_META_H
+#define DS_EXPORT_META_H
+
+#include "base/file.h"
+#include "io/modelfile.h"
+
+typedef struct {
+    int64_t bos, eos;
+} ExportTokens; // ids for config.json, -1: none
+
+// Writes chat_template.jinja and the tokenizer's files into `dir`, where the model has them. DS_ERR_IO.
+Err export_meta_write(const ModelFile *model, const char *dir, ExportTokens *ids);
+
+#endif

@@ -1,0 +1,278 @@
+// h5_data.c: see h5_data.h. A flat range of a row-major tensor is a few boxes: for 2-D the rest of a row, whole rows,
+// the start of a row. Conversions are ours, in blocks: the library's own for 16-bit floats go bit by bit.
+#include "io/h5_data.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "io/f16.h"
+#include "io/h5_lib.h"
+
+enum { BLOCK = 1 << 16, DSET_NAME = 300 };
+
+typedef struct {
+    hsize_t start[H5_MAX_NDIM], count[H5_MAX_NDIM];
+    int64_t elements;
+} Box;
+
+// The largest box that begins at flat element `first` and holds no more than `count` elements, all contiguous.
+static Box next_box(int ndim, const int64_t *shape, int64_t first, int64_t count) {
+    Box b = {.elements = 1};
+    int64_t inner[H5_MAX_NDIM] = {0}, rest = first;
+    for (int d = ndim - 1; d >= 0; d--) inner[d] = d == ndim - 1 ? 1 : inner[d + 1] * shape[d + 1];
+    int split = ndim; // the outermost dimension along which whole slices fit
+    for (int d = 0; d < ndim; d++) {
+        int64_t at = rest / inner[d];
+        rest %= inner[d];
+        if (split == ndim && rest == 0 && count >= inner[d]) {
+            split = d;
+            b.count[d] = (hsize_t)ds_min(count / inner[d], shape[d] - at);
+        } else {
+            b.count[d] = split == ndim ? 1 : (hsize_t)shape[d];
+        }
+        b.start[d] = (hsize_t)at;
+        b.elements *= (int64_t)b.count[d];
+    }
+    return b;
+}
+
+static Err open_dataset(const H5File *file, const char *object, hid_t *id, H5Info *info) {
+    Err err = DS_OK;
+    hsize_t shape[H5S_MAX_RANK];
+    *id = H5I_INVALID_HID;
+    *info = (H5Info){.shape = {1, 1, 1, 1}, .count = 1};
+    DS_CHECK(h5_exists(file, object) && !h5_is_group(file, object), DS_ERR_DATA, "%s: has no data set %s", file->path,
+             object);
+    *id = H5Dopen2(file->id, object, H5P_DEFAULT);
+    DS_CHECK(*id >= 0, DS_ERR_DATA, "%s: cannot open %s: %s", file->path, object, h5_lib_reason());
+    hid_t space = H5Dget_space(*id), type = H5Dget_type(*id);
+    bool known = h5_lib_dtype(type, &info->dtype);
+    info->ndim = H5Sget_simple_extent_dims(space, shape, NULL);
+    H5Tclose(type);
+    H5Sclose(space);
+    DS_CHECK(known, DS_ERR_DATA, "%s: %s has a type that is not fp16, bf16, fp32, fp64, int32, int64, uint8 or uint32",
+             file->path, object);
+    DS_CHECK(info->ndim >= 0 && info->ndim <= H5_MAX_NDIM, DS_ERR_DATA,
+             "%s: %s has %d dimensions, at most %d are expected", file->path, object, info->ndim, H5_MAX_NDIM);
+    for (int d = 0; d < info->ndim; d++) info->shape[d] = (int64_t)shape[d], info->count *= info->shape[d];
+done:
+    if (err && *id >= 0) H5Dclose(*id), *id = H5I_INVALID_HID;
+    return err;
+}
+
+Err h5_info(const H5File *file, const char *object, H5Info *info) {
+    hid_t id;
+    Err err = open_dataset(file, object, &id, info);
+    if (!err) H5Dclose(id);
+    return err;
+}
+
+// Reads or writes a flat range in the stored type, box by box. data: [count].
+static bool transfer(hid_t id, const H5Info *info, bool write, int64_t first, int64_t count, char *data) {
+    bool ok = true;
+    hid_t type = h5_lib_type(info->dtype), space = H5Dget_space(id);
+    while (ok && count > 0) {
+        Box b = next_box(info->ndim, info->shape, first, count);
+        hsize_t n = (hsize_t)b.elements;
+        hid_t memory = H5Screate_simple(1, &n, NULL);
+        if (info->ndim) ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, b.start, NULL, b.count, NULL) >= 0;
+        if (ok)
+            ok = (write ? H5Dwrite(id, type, memory, space, H5P_DEFAULT, data)
+                        : H5Dread(id, type, memory, space, H5P_DEFAULT, data)) >= 0;
+        H5Sclose(memory);
+        data += (size_t)b.elements * dtype_bytes(info->dtype);
+        first += b.elements, count -= b.elements;
+    }
+    H5Sclose(space);
+    return ok;
+}
+
+// ---- reading with conversion ----
+
+static float float_at(DType t, const void *x, int64_t i) {
+    if (t == DS_BF16) return bf16_to_f32(((const uint16_t *)x)[i]);
+    if (t == DS_F16) return f16_to_f32(((const uint16_t *)x)[i]);
+    return ((const float *)x)[i];
+}
+
+static int64_t integer_at(DType t, const void *x, int64_t i) {
+    if (t == DS_U8) return ((const uint8_t *)x)[i];
+    if (t == DS_I32) return ((const int32_t *)x)[i];
+    return ((const uint32_t *)x)[i];
+}
+
+static bool can_convert(DType from, DType to) {
+    bool small_float = from == DS_F32 || from == DS_BF16 || from == DS_F16;
+    if (to == DS_F32 || to == DS_BF16) return small_float;
+    return to == DS_I64 && (from == DS_U8 || from == DS_I32 || from == DS_U32);
+}
+
+static void convert(DType from, const void *in, DType to, void *out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (to == DS_F32) ((float *)out)[i] = float_at(from, in, i);
+        else if (to == DS_BF16) ((uint16_t *)out)[i] = f32_to_bf16(float_at(from, in, i));
+        else ((int64_t *)out)[i] = integer_at(from, in, i);
+    }
+}
+
+static bool read_converted(hid_t id, const H5Info *info, DType as, int64_t first, int64_t count, char *out) {
+    bool ok = true;
+    void *block = mem_array(BLOCK, dtype_bytes(info->dtype));
+    for (int64_t at = 0; ok && at < count; at += BLOCK) {
+        int64_t n = ds_min(BLOCK, count - at);
+        ok = transfer(id, info, false, first + at, n, block);
+        if (ok) convert(info->dtype, block, as, out + (size_t)at * dtype_bytes(as), n);
+    }
+    mem_free(block);
+    return ok;
+}
+
+static Err check_range(const H5File *file, const char *object, const H5Info *info, int64_t first, int64_t count,
+                       Err code) {
+    if (first >= 0 && count >= 0 && first <= info->count && count <= info->count - first) return DS_OK;
+    return err_set(code, "%s: %s has %lld elements, asked for %lld from %lld on", file->path, object,
+                   (long long)info->count, (long long)count, (long long)first);
+}
+
+Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out) {
+    Err err = DS_OK;
+    hid_t id = H5I_INVALID_HID;
+    H5Info info;
+    DS_TRY(open_dataset(file, object, &id, &info));
+    DS_TRY(check_range(file, object, &info, first, count, DS_ERR_DATA));
+    DS_CHECK(as == info.dtype || can_convert(info.dtype, as), DS_ERR_DATA, "%s: %s holds %s, expected %s", file->path,
+             object, dtype_name(info.dtype), dtype_name(as));
+    bool ok = as == info.dtype ? transfer(id, &info, false, first, count, out)
+                               : read_converted(id, &info, as, first, count, out);
+    DS_CHECK(ok, DS_ERR_DATA, "%s: cannot read %s: %s", file->path, object, h5_lib_reason());
+done:
+    if (id >= 0) H5Dclose(id);
+    return err;
+}
+
+// ---- writing ----
+
+// The group of `object` exists afterwards.
+static Err make_parent(H5File *file, const char *object) {
+    char *parent = mem_strdup(object);
+    *strrchr(parent, '/') = 0;
+    Err err = parent[0] ? h5_make_group(file, parent) : DS_OK;
+    mem_free(parent);
+    return err;
+}
+
+// Creates a data set by `dcpl` (which is closed) and closes it.
+static Err create(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape, hid_t dcpl) {
+    Err err = DS_OK;
+    hsize_t dims[H5_MAX_NDIM] = {0};
+    size_t bytes = dtype_bytes(dtype);
+    hid_t space = H5I_INVALID_HID, id = H5I_INVALID_HID;
+    bool fits = ndim >= 0 && ndim <= H5_MAX_NDIM;
+    for (int d = 0; fits && d < ndim; d++) {
+        dims[d] = (hsize_t)shape[d];
+        fits = shape[d] >= 0 && mem_mul(bytes, (size_t)shape[d], &bytes) && bytes <= INT64_MAX;
+    }
+    DS_CHECK(fits, DS_ERR_DATA, "%s: the shape of %s is not possible", file->path, object);
+    DS_TRY(make_parent(file, object));
+    space = ndim ? H5Screate_simple(ndim, dims, NULL) : H5Screate(H5S_SCALAR);
+    H5Pset_obj_track_times(dcpl, false);
+    id = H5Dcreate2(file->id, object, h5_lib_type(dtype), space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    DS_CHECK(id >= 0 && H5Dclose(id) >= 0, DS_ERR_IO, "%s: cannot create %s: %s", file->path, object, h5_lib_reason());
+done:
+    if (space >= 0) H5Sclose(space);
+    H5Pclose(dcpl);
+    return err;
+}
+
+Err h5_dataset_create(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape) {
+    hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER);
+    return create(file, object, dtype, ndim, shape, dcpl);
+}
+
+Err h5_write(H5File *file, const char *object, int64_t first, int64_t count, const void *data) {
+    Err err = DS_OK;
+    hid_t id = H5I_INVALID_HID;
+    H5Info info;
+    DS_TRY(open_dataset(file, object, &id, &info));
+    DS_TRY(check_range(file, object, &info, first, count, DS_ERR_BUG));
+    bool ok = transfer(id, &info, true, first, count, (char *)(uintptr_t)data);
+    DS_CHECK(ok, DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
+done:
+    if (id >= 0 && H5Dclose(id) < 0 && !err)
+        err = err_set(DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
+    return err;
+}
+
+Err h5_write_new(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape, const void *data) {
+    int64_t count = 1;
+    for (int d = 0; d < ndim; d++) count *= shape[d];
+    Err err = h5_dataset_create(file, object, dtype, ndim, shape);
+    return err ? err : h5_write(file, object, 0, count, data);
+}
+
+// ---- virtual data sets ----
+
+static void set_fill(hid_t dcpl, DType dtype) {
+    const uint16_t bf16_nan = 0x7fc0, f16_nan = 0x7e00;
+    const float f32_nan = __builtin_nanf("");
+    const double f64_nan = __builtin_nan("");
+    const void *nan = dtype == DS_BF16  ? (const void *)&bf16_nan
+                      : dtype == DS_F16 ? (const void *)&f16_nan
+                      : dtype == DS_F32 ? (const void *)&f32_nan
+                      : dtype == DS_F64 ? (const void *)&f64_nan
+                                        : NULL;
+    if (nan) H5Pset_fill_value(dcpl, h5_lib_type(dtype), nan);
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+// One source as one mapping a box.
+static bool map_source(hid_t dcpl, hid_t whole, int ndim, const int64_t *shape, const char *stem, const H5Source *s) {
+    bool ok = true;
+    hsize_t n = (hsize_t)s->count;
+    char name[DSET_NAME];
+    snprintf(name, sizeof name, "%.250s.shards/%05d.h5", stem, s->shard);
+    hid_t source = H5Screate_simple(1, &n, NULL);
+    for (int64_t done = 0; ok && done < s->count;) {
+        Box b = next_box(ndim, shape, s->first + done, s->count - done);
+        hsize_t at = (hsize_t)done, run = (hsize_t)b.elements;
+        ok = H5Sselect_hyperslab(whole, H5S_SELECT_SET, b.start, NULL, b.count, NULL) >= 0 &&
+             H5Sselect_hyperslab(source, H5S_SELECT_SET, &at, NULL, &run, NULL) >= 0 &&
+             H5Pset_virtual(dcpl, whole, name, s->dataset, source) >= 0;
+        done += b.elements;
+    }
+    H5Sclose(source);
+    return ok;
+}
+
+Err h5_write_virtual(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape,
+                     const H5Source *sources, int64_t n_sources) {
+    Err err = DS_OK;
+    hsize_t dims[H5_MAX_NDIM] = {0};
+    const char *base = base_name(file->path);
+    size_t n = strlen(base);
+    int64_t next = 0, total = 1;
+    for (int d = 0; d < ndim; d++) dims[d] = (hsize_t)shape[d], total *= shape[d];
+    for (int64_t i = 0; i < n_sources; next += sources[i++].count)
+        if (sources[i].first != next)
+            return err_set(DS_ERR_BUG, "%s: the parts of %s leave a hole at %lld", file->path, object, (long long)next);
+    if (next != total || n < 4 || strcmp(base + n - 3, ".h5") != 0)
+        return err_set(DS_ERR_BUG, "%s: %s has %lld elements in parts, expected %lld (and a file name in .h5)",
+                       file->path, object, (long long)next, (long long)total);
+    char *stem = mem_strndup(base, n - 3);
+    hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE), whole = H5Screate_simple(ndim, dims, NULL);
+    set_fill(dcpl, dtype);
+    for (int64_t i = 0; i < n_sources; i++)
+        if (!map_source(dcpl, whole, ndim, shape, stem, &sources[i])) err = DS_ERR_IO;
+    H5Sclose(whole);
+    mem_free(stem);
+    if (!err) return create(file, object, dtype, ndim, shape, dcpl);
+    H5Pclose(dcpl);
+    return err_set(DS_ERR_IO, "%s: cannot map %s: %s", file->path, object, h5_lib_reason());
+}

@@ -1,0 +1,103 @@
+// h5_parts.h: a set of tensors kept in one file, or as virtual data sets over shards that ranks write on their own.
+// Not collective (all of it): h5_parts_write_shard runs on every rank, the rows travel, h5_parts_write_virtual on one.
+//
+//     actor.h5               /weights/lm_head.weight          virtual, [vocab, width]
+//     actor.shards/00000.h5  /weights/lm_head.weight@0        1-D, elements 0 ..
+//     actor.shards/00001.h5  /weights/lm_head.weight@7077888  1-D, elements 7077888 ..
+//
+// Attribute xxh3_128 of each tensor in actor.h5: its rows' hashes.
+// A row is at most H5_ROW_MAX elements of one tensor with their hash, the unit of verification. Rows survive h5repack,
+// since they are attributes of the data set they speak of.
+#ifndef DS_H5_PARTS_H
+#define DS_H5_PARTS_H
+
+#include "base/hash.h"
+#include "io/h5_data.h"
+
+enum { H5_ROW_MAX = 1 << 22 };
+
+typedef struct {
+    char path[256]; // in the file: "/weights/model.norm.weight", "/adam_m/..."
+    DType dtype;    // DS_F32 or DS_BF16 for weights; any
+    int ndim;       // 1 .. H5_MAX_NDIM
+    int64_t shape[H5_MAX_NDIM];
+} H5Tensor;
+
+// A flat range of a tensor that this rank holds. data: [count] in host memory, in its dtype, or NULL: it is fetched.
+typedef struct {
+    int tensor; // index into the list of tensors
+    int64_t first, count;
+    const void *data;
+} H5Piece;
+
+// Copies elements [offset, offset + count) of piece `piece` to out (host), count <= H5_ROW_MAX. For device memory.
+typedef Err (*H5Fetch)(void *context, int piece, int64_t offset, int64_t count, void *out);
+
+// Fixed size and no pointers, so that a table of rows travels as bytes. Part of the piece that begins at piece_first.
+typedef struct {
+    int32_t tensor, shard;
+    int64_t first, count;
+    int64_t piece_first;
+    Xxh128Hex hash; // of the elements as stored (little endian)
+    char pad[7];
+} H5Row;
+
+typedef struct {
+    int64_t n;
+    H5Row *row; // [n]
+} H5Rows;
+
+void h5_rows_add(H5Rows *rows, const H5Row *row);
+void h5_rows_free(H5Rows *rows); // accepts an empty one
+
+// Elements of a tensor; -1 if its rank or shape is not legal.
+int64_t h5_tensor_count(const H5Tensor *t);
+
+// Room for the longest row that these tensors can have. Owner: caller, mem_free.
+void *h5_parts_staging(const H5Tensor *tensors, int n_tensors);
+
+// `<folder>/actor.shards/00003.h5` of `<folder>/actor.h5`; shard < 0 gives the folder. DS_ERR_DATA unless the name ends
+// in ".h5". Owner: caller, mem_free.
+Err h5_parts_shard_path(const char *master, int shard, char **path);
+
+// Every piece lies inside its tensor and has data, or is `fetched`. DS_ERR_BUG; `path` begins the message.
+Err h5_parts_check_pieces(const char *path, const H5Tensor *tensors, int n_tensors, const H5Piece *pieces, int n_pieces,
+                          bool fetched);
+
+// Writes this rank's pieces into its shard file of `master` (its folder exists or is made), synced, and appends a row
+// for each <= H5_ROW_MAX elements to `rows`. A rank without pieces writes no file. Needs room for one row. DS_ERR_IO.
+Err h5_parts_write_shard(const char *master, int shard, const H5Tensor *tensors, int n_tensors, const H5Piece *pieces,
+                         int n_pieces, H5Fetch fetch, void *context, H5Rows *rows);
+
+// Adds every tensor as a virtual data set with its hashes to a file being written. All ranks' rows, in any order (they
+// are sorted); DS_ERR_BUG unless they tile every tensor exactly.
+Err h5_parts_write_virtual(H5File *master, const H5Tensor *tensors, int n_tensors, H5Rows *rows);
+
+// One file: create all tensors, put flat ranges in any order, finish (writes the hashes; DS_ERR_BUG unless all is
+// there).
+Err h5_parts_create(H5File *file, const H5Tensor *tensors, int n_tensors);
+Err h5_parts_put(H5File *file, const H5Tensor *tensors, int tensor, int64_t first, int64_t count, const void *data,
+                 H5Rows *rows);
+Err h5_parts_finish(H5File *file, const H5Tensor *tensors, int n_tensors, H5Rows *rows);
+
+// The tensors under `group` ("/weights"), sorted by name, of a file opened by h5_open_checked. Owner: caller, mem_free.
+Err h5_parts_list(const H5File *file, const char *group, H5Tensor **tensors, int *n_tensors);
+
+// The data set of a tensor is there with its shape (its type is not looked at). DS_ERR_DATA with both shapes.
+Err h5_parts_check_shape(const H5File *file, const H5Tensor *tensor);
+
+// The other way: puts elements [offset, offset + count) of piece `piece`, count <= H5_ROW_MAX, where they belong.
+typedef Err (*H5Store)(void *context, int piece, int64_t offset, int64_t count, const void *data);
+
+// Reads this rank's pieces (their `data` is not looked at) as tensors[].dtype (fp32, bf16 converted as h5_read does),
+// in parts of at most H5_ROW_MAX elements. Any pieces, whatever the layout that wrote them. DS_ERR_DATA if a tensor is
+// missing or has another shape.
+Err h5_parts_read(const H5File *file, const H5Tensor *tensors, int n_tensors, const H5Piece *pieces, int n_pieces,
+                  H5Store store, void *context);
+
+// Checks the hashes of every row number k with k % parts == part of the given tensors (rows counted through all of
+// them), so that `parts` ranks share the work. DS_ERR_DATA names the file, tensor and range that changed, or a tensor
+// without hashes.
+Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts);
+
+#endif

@@ -1,0 +1,261 @@
+// job.c: params -> models and data -> stages in order -> the last screen. What a stage does is in src/stage/.
+#include "job.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "comm/coll.h"
+#include "comm/world.h"
+#include "data/dataset.h"
+#include "io/ckpt.h"
+#include "io/h5.h"
+#include "stage/screen.h"
+#include "stage/stage_ppo.h"
+#include "stage/stage_rm.h"
+#include "stage/stage_sft.h"
+#include "stage/stop.h"
+
+// In the order of the key [job] stages; the model that marks a stage as done.
+static const struct {
+    const Stage *stage;
+    const char *product;
+} stages[] = {{&stage_sft, "sft"}, {&stage_rm, "rm"}, {&stage_ppo, "actor"}};
+
+typedef struct {
+    Run run;
+    Params *p;
+    Origin origin;
+    char *resume; // newest checkpoint, NULL: none
+    const char *resume_stage;
+    int64_t records;   // of history.nc that stay
+    int64_t iteration; // of PPO from which rollouts.nc is written anew
+    char *stop_file;
+} Job;
+
+const char *job_commit(void) { return origin_commit(); }
+
+// A wish that only the number of ranks can judge.
+static Err check_layout(const Params *p) {
+    int ranks = world_size();
+    if (p->layout.zero > 0 && p->layout.zero != ranks)
+        return err_set(DS_ERR_PARAMS, "[layout] zero = %lld: partitions over all %d data ranks are built; give 0 or %d",
+                       (long long)p->layout.zero, ranks, ranks);
+    if (p->layout.lanes > 0 && p->layout.lanes != ranks)
+        return err_set(DS_ERR_PARAMS, "[layout] lanes = %lld: as many lanes as data ranks are built; give 0 or %d",
+                       (long long)p->layout.lanes, ranks);
+    return DS_OK;
+}
+
+static int thread_count(const Params *p) {
+    if (p->job.threads > 0) return (int)p->job.threads;
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    return (int)ds_max(1, cores / world_node_ranks());
+}
+
+static void fill_origin(Job *j) {
+    const OriginLib libs[] = {{"MPI", world_mpi_version()},
+                              {"HDF5", h5_library_version()},
+                              {"PnetCDF", history_library()},
+                              {"kernels", kernels_describe()}};
+    origin_fill(&j->origin, "dschat", libs, DS_COUNT(libs));
+    char *hash = params_hash(j->p), ranks[16];
+    snprintf(ranks, sizeof ranks, "%d", world_size());
+    origin_add(&j->origin, "ranks", ranks);
+    origin_add(&j->origin, "params_sha256", hash);
+    mem_free(hash);
+    j->run.origin = &j->origin;
+}
+
+static Err write_params_out(const Params *p) {
+    char *text = NULL, *path = mem_printf("%s/params.out", p->job.out);
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    params_echo(p, f);
+    fclose(f);
+    Err err = file_write_atomic(path, text, bytes);
+    free(text); // lint: open_memstream's memory
+    mem_free(path);
+    return err;
+}
+
+// Rank 0's files of the run.
+static Err open_folder(Job *j) {
+    Err err = DS_OK;
+    const char *out = j->p->job.out;
+    char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
+    char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
+    DS_TRY(file_make_dirs(models));
+    DS_TRY(file_make_dirs(checkpoints));
+    DS_TRY(summary_open(summary, &j->run.summary));
+    if (world_rank() == 0) {
+        log_to_file(log);
+        DS_TRY(ckpt_clean(checkpoints));
+        DS_TRY(write_params_out(j->p));
+    }
+done:
+    mem_free(log);
+    mem_free(summary);
+    mem_free(models);
+    mem_free(checkpoints);
+    return err;
+}
+
+static bool stage_done(const Job *j, int i) {
+    char *path = stage_model_path(&j->run, stages[i].product);
+    bool done = file_exists(path);
+    mem_free(path);
+    return done;
+}
+
+// Finds what to go on from, and how much of the history that keeps.
+static Err find_resume(Job *j) {
+    Err err = DS_OK;
+    Kv *kv = NULL;
+    int64_t step = 0;
+    char *dir = mem_printf("%s/checkpoints", j->p->job.out);
+    DS_TRY(ckpt_find_newest(j->run.data, dir, &j->resume));
+    if (world_rank() == 0) err = ckpt_count_start(j->p->job.out, j->resume);
+    DS_TRY(agree_err(j->run.data, err));
+    for (int i = 0; i < DS_COUNT(stages); i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s.records", stages[i].stage->name);
+        if (stage_done(j, i) && isfinite(summary_get(j->run.summary, key)))
+            j->records = (int64_t)summary_get(j->run.summary, key);
+    }
+    if (!j->resume) goto done;
+    ckpt_parse(j->resume, &j->resume_stage, &step);
+    for (int i = 0; i < DS_COUNT(stages); i++)
+        if (!strcmp(stages[i].stage->name, j->resume_stage) && stage_done(j, i)) j->resume_stage = "";
+    if (!j->resume_stage[0]) goto done;
+    err = ckpt_read_state(j->resume, &kv);
+    if (!err) err = kv_get_i64(kv, "history.records", &j->records);
+    DS_TRY(agree_err(j->run.data, err));
+    if (!strcmp(j->resume_stage, "ppo")) j->iteration = step;
+    log_info("going on from %s", j->resume);
+done:
+    kv_destroy(&kv);
+    mem_free(dir);
+    return err;
+}
+
+// The numbers of an answer's tokens in rollouts.nc, as stage_ppo.c puts them.
+static const HistoryVar rollout_vars[] = {{"logprob", "1", "log-probability of the token when it was drawn, nats"},
+                                          {"logprob_reference", "1", "the same by the reference model, nats"},
+                                          {"value", "1", "the critic's value before the token"},
+                                          {"reward", "1", "reward of the token: KL penalty, and the score at the last"},
+                                          {"advantage", "1", "generalised advantage estimate"},
+                                          {"return", "1", "advantage + value"}};
+
+static Err open_history(Job *j) {
+    Err err = DS_OK;
+    char *path = mem_printf("%s/history.nc", j->p->job.out), *rollouts = mem_printf("%s/rollouts.nc", j->p->job.out);
+    HistorySpec spec = {.vars = record_vars(), .n_vars = RECORD_N, .stages = "sft rm ppo", .origin = &j->origin};
+    HistorySpec tokens = {.vars = rollout_vars,
+                          .n_vars = DS_COUNT(rollout_vars),
+                          .max_answer = j->p->generate.max_answer,
+                          .origin = &j->origin};
+    DS_TRY(history_open(path, &spec, j->records, &j->run.history));
+    if (j->p->job.stages & (1 << STAGE_PPO) && !stage_done(j, STAGE_PPO))
+        DS_TRY(history_open_rollouts(rollouts, &tokens, j->iteration, &j->run.rollouts));
+done:
+    mem_free(path);
+    mem_free(rollouts);
+    return err;
+}
+
+// The tokenizer of the data set of the first stage that will run.
+static Err load_tokenizer(Job *j) {
+    Err err = DS_OK;
+    Dataset *d = NULL;
+    const char *const files[] = {j->p->data.sft_file, j->p->data.rm_file, j->p->data.ppo_file};
+    int first = 0;
+    while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
+    err = dataset_open(files[first], &d);
+    if (!err) err = dataset_tokenizer(d, &j->run.tok);
+    DS_TRY(agree_err(j->run.data, err));
+done:
+    dataset_close(&d);
+    return err;
+}
+
+static void say_line(const char *line, void *user) {
+    (void)user;
+    log_info("  %s", line);
+}
+
+static void greet(const Job *j) {
+    log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
+             world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
+    params_list_preset(j->p, say_line, NULL);
+}
+
+static Err setup(Job *j) {
+    Err err = DS_OK;
+    Run *run = &j->run;
+    *run = (Run){.p = j->p, .data = group_world(), .started = clock_now(), .last_checkpoint = clock_now()};
+    coll_set_deadline(60 * j->p->job.deadline_minutes);
+    err = check_layout(j->p);
+    if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
+    DS_TRY(agree_err(run->data, err));
+    h5_init();
+    fill_origin(j);
+    DS_TRY(agree_err(run->data, open_folder(j)));
+    greet(j);
+    DS_TRY(find_resume(j));
+    DS_TRY(open_history(j));
+    DS_TRY(load_tokenizer(j));
+    j->stop_file = mem_printf("%s/STOP", j->p->job.out);
+    stop_install(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
+done:
+    return err;
+}
+
+static void finish(Job *j) {
+    tok_free(&j->run.tok);
+    summary_destroy(&j->run.summary);
+    origin_clear(&j->origin);
+    mem_free(j->resume);
+    mem_free(j->stop_file);
+    params_free(&j->p);
+}
+
+static Err all_stages(Job *j) {
+    Err err = DS_OK;
+    for (int i = 0; i < DS_COUNT(stages); i++) {
+        if (!(j->p->job.stages & (1 << i))) continue;
+        if (stage_done(j, i)) {
+            log_info("%s: done before", stages[i].stage->name);
+            continue;
+        }
+        bool resumes = j->resume_stage && !strcmp(j->resume_stage, stages[i].stage->name);
+        DS_TRY(stage_run(&j->run, stages[i].stage, resumes ? j->resume : NULL));
+    }
+    screen_last(&j->run);
+done:
+    return err;
+}
+
+Err job_run(const char *params_path, int n_overrides, char **overrides) {
+    Job j = {0};
+    world_init();
+    Err err = agree_err(group_world(), params_load(params_path, n_overrides, overrides, &j.p));
+    if (!err) err = setup(&j);
+    if (!err) err = all_stages(&j);
+    Err closing = history_close_rollouts(&j.run.rollouts);
+    if (!err) err = closing;
+    closing = history_close(&j.run.history);
+    if (!err) err = closing;
+    if (err && err != DS_STOP_REQUEUE) log_error("%s", err_text());
+    finish(&j);
+    world_finalize();
+    return err;
+}

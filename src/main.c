@@ -1,0 +1,54 @@
+// main.c: the command line of the main job.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "job.h"
+#include "params/params.h"
+
+static const char help[] =
+    "dschat " DS_VERSION ": supervised fine-tuning, reward model and PPO of a language model as one MPI job\n"
+    "\n"
+    "  mpirun -np N ./dschat PARAMS [section.key=value ...]   run, or go on where out/ holds a checkpoint\n"
+    "  ./dschat --check PARAMS [section.key=value ...]        read and validate; exit code 0 or 2\n"
+    "  ./dschat --keys                                        every key: type, default, range, unit, meaning\n"
+    "  ./dschat --template                                    inputs/params.in: every key, commented out, with its "
+    "default\n"
+    "  ./dschat --version | --help\n"
+    "\n"
+    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1 or `touch OUT/STOP`: it writes a checkpoint and "
+    "exits\n"
+    "with 10; the same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, 5 numbers, 6 bug or machine, 10 "
+    "stopped\n"
+    "early with a checkpoint, 11 stopped, do not requeue.\n";
+
+static Err check(int n, char **args) {
+    Params *p = NULL;
+    Err err = params_load(args[0], n - 1, args + 1, &p);
+    if (!err) printf("%s: ok\n", args[0]);
+    params_free(&p);
+    return err;
+}
+
+// What can be answered without MPI; false: the arguments are a job's.
+static bool answered(int argc, char **argv, Err *err) {
+    const char *first = argc > 1 ? argv[1] : "--help";
+    *err = DS_OK;
+    if (!strcmp(first, "--help")) fputs(help, stdout);
+    else if (!strcmp(first, "--version")) printf("dschat %s (%s)\n", DS_VERSION, job_commit());
+    else if (!strcmp(first, "--keys")) params_print_keys(stdout);
+    else if (!strcmp(first, "--template")) params_write_template(stdout);
+    else if (!strcmp(first, "--check"))
+        *err = argc > 2 ? check(argc - 2, argv + 2) : err_set(DS_ERR_PARAMS, "--check needs the name of a params file");
+    else if (first[0] == '-') *err = err_set(DS_ERR_PARAMS, "unknown option %s; ./dschat --help lists them", first);
+    else return false;
+    if (argc == 1) *err = DS_ERR_PARAMS;
+    return true;
+}
+
+int main(int argc, char **argv) {
+    Err err;
+    if (!answered(argc, argv, &err)) return job_run(argv[1], argc - 2, argv + 2);
+    if (err && err_text()[0]) fprintf(stderr, "error: %s\n", err_text());
+    return err;
+}

@@ -1,0 +1,146 @@
+// acts.c: one arena, laid out by one function that is run twice: to measure, and to hand out addresses.
+#include "model/acts.h"
+
+#include "base/mem.h"
+
+enum { ALIGN = 64, LOGITS_BYTES = 32 << 20 };
+
+typedef struct {
+    Dev *base;
+    size_t at;
+} Cursor;
+
+// The next `n` elements; only counts while there is no arena.
+static Dev *take(Cursor *c, int64_t n, size_t elem_bytes) {
+    Dev *p = dev_at(c->base, c->at);
+    c->at += ((size_t)n * elem_bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return p;
+}
+
+static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t n, bool keep) {
+    const size_t e = dtype_bytes(dt), f = sizeof(float);
+    const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
+    l->n1 = take(c, n * r->width, e);
+    l->qkv = take(c, n * (hd + 2 * kvd), e);
+    l->o = take(c, n * hd, e);
+    l->mid = take(c, n * r->width, e);
+    l->n2 = take(c, n * r->width, e);
+    l->up = take(c, n * r->ffn * (r->glu ? 2 : 1), e);
+    l->act = take(c, n * r->ffn, e);
+    if (!keep) return;
+    l->stats1 = take(c, n * 2, f);
+    l->stats2 = take(c, n * 2, f);
+    l->lse = take(c, n * r->heads, f);
+    if (!r->qk_norm) return;
+    l->q_raw = take(c, n * hd, e);
+    l->k_raw = take(c, n * kvd, e);
+    l->q_rstd = take(c, n * r->heads, f);
+    l->k_rstd = take(c, n * r->kv_heads, f);
+}
+
+static void lay_layers(Acts *a, Cursor *c, int64_t n) {
+    const Arch *r = a->arch;
+    const size_t e = dtype_bytes(a->dt);
+    bool every = a->keep && !a->recompute;
+    for (int64_t i = 0; i <= r->layers; i++) a->x[i] = a->keep || i < 2 ? take(c, n * r->width, e) : a->x[i - 2];
+    for (int64_t i = 0; i < r->layers; i++)
+        if (every || i == 0) lay_layer(&a->layer[i], r, a->dt, c, n, a->keep);
+        else a->layer[i] = a->layer[0];
+}
+
+static void lay_backward(Acts *a, Cursor *c, int64_t n) {
+    const Arch *r = a->arch;
+    const size_t e = dtype_bytes(a->dt);
+    const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
+    a->dx = take(c, n * r->width, e);
+    a->t2 = take(c, n * r->width, e);
+    a->t3 = take(c, n * r->embed_width, e);
+    a->d_o = take(c, n * hd, e);
+    a->dqkv = take(c, n * (hd + 2 * kvd), e);
+    a->delta = take(c, n * r->heads, sizeof(float));
+    a->dact = take(c, n * r->ffn, e);
+    a->dup = take(c, n * r->ffn * (r->glu ? 2 : 1), e);
+}
+
+static void lay_head(Acts *a, Cursor *c, int64_t rows) {
+    const Arch *r = a->arch;
+    const size_t e = dtype_bytes(a->dt), f = sizeof(float);
+    a->rows = take(c, rows, sizeof(int32_t));
+    a->targets = take(c, rows, sizeof(int32_t));
+    a->hx = take(c, rows * r->width, e);
+    a->hstats = take(c, rows * 2, f);
+    a->hf = take(c, rows * r->width, e);
+    a->hp = r->embed_width != r->width ? take(c, rows * r->embed_width, e) : a->hf;
+    a->scalars = take(c, rows * 6, f);
+    a->chunk = ds_min(rows, ds_max(1, LOGITS_BYTES / (r->vocab * (int64_t)f)));
+    if (r->head == ARCH_HEAD_LM) a->logits = take(c, a->chunk * r->vocab, f);
+    if (!a->keep) return;
+    a->dhf = take(c, rows * r->width, e);
+    a->dhp = r->embed_width != r->width ? take(c, rows * r->embed_width, e) : a->dhf;
+    if (r->head == ARCH_HEAD_LM) a->dlogits = a->dt == DS_F32 ? a->logits : take(c, a->chunk * r->vocab, e);
+}
+
+// Hands out every address from `base` (NULL: only counts). Returns the bytes used.
+static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
+    const Arch *r = a->arch;
+    const size_t e = dtype_bytes(a->dt);
+    Cursor c = {base, 0};
+    a->ids = take(&c, n, sizeof(int32_t));
+    a->pos = take(&c, n, sizeof(int32_t));
+    a->pos_rows = take(&c, n, sizeof(int32_t));
+    if (r->embed_width != r->width) a->embed = take(&c, n * r->embed_width, e);
+    if (r->embed_norm) {
+        a->embed_raw = take(&c, n * r->width, e);
+        a->embed_stats = take(&c, n * 2, sizeof(float));
+    }
+    a->t1 = take(&c, n * r->width, e);
+    lay_layers(a, &c, n);
+    if (a->keep) lay_backward(a, &c, n);
+    lay_head(a, &c, rows);
+    return c.at;
+}
+
+void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute) {
+    *a = (Acts){.k = k,
+                .arch = arch,
+                .dt = dt,
+                .keep = keep,
+                .recompute = recompute,
+                .x = MEM_NEW(Dev *, arch->layers + 1),
+                .layer = MEM_NEW(LayerActs, arch->layers)};
+}
+
+static void release(Acts *a) {
+    if (a->arena) a->k->mem_destroy(a->arena);
+    MEM_FREE(a->host);
+    a->arena = NULL;
+}
+
+void acts_destroy(Acts *a) {
+    if (!a->k) return;
+    release(a);
+    mem_free(a->x);
+    mem_free(a->layer);
+    mem_free(a->starts);
+    *a = (Acts){0};
+}
+
+void acts_reserve(Acts *a, int64_t n, int64_t rows) {
+    if (n <= a->cap && rows <= a->row_cap) return;
+    release(a);
+    a->cap = ds_max(a->cap, n);
+    a->row_cap = ds_max(a->row_cap, rows);
+    a->arena_bytes = lay_out(a, NULL, a->cap, a->row_cap);
+    a->arena = a->k->mem_create(a->arena_bytes);
+    lay_out(a, a->arena, a->cap, a->row_cap);
+    a->host = MEM_NEW(float, 4 * a->row_cap);
+}
+
+size_t acts_bytes(const Arch *arch, DType dt, bool keep, bool recompute, int64_t n, int64_t rows) {
+    Acts a;
+    acts_create(&a, NULL, arch, dt, keep, recompute);
+    size_t bytes = lay_out(&a, NULL, n, rows);
+    mem_free(a.x);
+    mem_free(a.layer);
+    return bytes;
+}

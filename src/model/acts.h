@@ -1,0 +1,64 @@
+// acts.h: activations of one packed micro-batch: what the forward pass keeps for the backward pass, and scratch. Not
+// collective.
+#ifndef DS_ACTS_H
+#define DS_ACTS_H
+
+#include "arch/arch.h"
+#include "kernels/kernels.h"
+
+// What one layer keeps. n1, n2: the norms' outputs, or, where norms follow the sums (OPT-350M), the norms' inputs.
+typedef struct {
+    Dev *n1, *stats1;     // dt [n, width]; fp32 [n, 2]
+    Dev *qkv;             // dt [n, (heads + 2 kv_heads) head_dim], after rotary
+    Dev *q_raw, *k_raw;   // dt, before the per-head norm (Qwen3)
+    Dev *q_rstd, *k_rstd; // fp32 [n, heads]
+    Dev *o, *lse;         // dt [n, heads head_dim]; fp32 [heads, n]
+    Dev *mid;             // dt [n, width] residual stream between attention and MLP
+    Dev *n2, *stats2;     // as n1
+    Dev *up, *act;        // dt [n, ffn or 2 ffn] before, [n, ffn] after the activation
+} LayerActs;
+
+typedef struct {
+    const Kernels *k; // view
+    const Arch *arch; // view
+    DType dt;
+    bool keep;            // for a backward pass
+    bool recompute;       // keep only x of each layer and run its forward again in the backward pass
+    int64_t cap, row_cap; // tokens and head rows that the arena has room for
+    int64_t n, n_seq;     // of the current micro-batch
+    Dev *arena;
+    size_t arena_bytes;
+    int32_t *starts; // host [n_seq + 1]
+    int64_t starts_cap;
+    Dev *ids, *pos, *pos_rows;    // int32 [n]; pos_rows: pos + pos_offset
+    Dev *embed;                   // dt [n, embed_width] where it differs from width
+    Dev *embed_raw, *embed_stats; // input of the embedding's norm (BLOOM)
+    Dev **x;                      // [layers + 1] residual stream; without `keep` two buffers take turns
+    LayerActs *layer;             // [layers]; all the same buffers without keep or with recompute
+    // scratch
+    Dev *t1, *t2, *t3; // dt [n, width]
+    Dev *dx;           // dt [n, width] gradient of the residual stream
+    Dev *d_o, *dqkv, *delta;
+    Dev *dact, *dup;
+    // head, for up to row_cap rows
+    Dev *rows, *targets;        // int32
+    Dev *hx, *hstats, *hf, *hp; // gathered rows, norm's statistics, normed rows, projected rows (OPT-350M; else = hf)
+    Dev *dhf, *dhp;             // their gradients
+    Dev *logits, *dlogits;      // [chunk, vocab]: fp32; dt (the same buffer when dt is fp32)
+    Dev *scalars;               // fp32 [6, row_cap]
+    float *host;                // [4, row_cap] the same on the host
+    int64_t chunk;              // rows of logits at a time
+    int64_t n_rows;
+} Acts;
+
+// Owner: caller, acts_destroy. keep: training; else scoring and generation.
+void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute);
+void acts_destroy(Acts *a);
+
+// Makes room for n tokens, `rows` of them through the head; what the arena held is lost when it grows.
+void acts_reserve(Acts *a, int64_t n, int64_t rows);
+
+// Bytes that acts_reserve(n, rows) will use in all. Arithmetic only.
+size_t acts_bytes(const Arch *arch, DType dt, bool keep, bool recompute, int64_t n, int64_t rows);
+
+#endif

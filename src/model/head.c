@@ -1,0 +1,149 @@
+// head.c: rows -> final norm -> (projection, OPT-350M) -> logits or one value.
+#include "model/head.h"
+
+#include <string.h>
+
+typedef struct {
+    int head;          // number of the head's block
+    int64_t width, ew; // of the trunk and of what the head reads
+    const Dev *table;  // [vocab, ew], or [1, ew] for the scalar head
+    Dev *dtable;
+} HeadInfo;
+
+static HeadInfo head_info(const Model *m) {
+    const Arch *r = &m->arch;
+    HeadInfo h = {.head = (int)r->layers + 1, .width = r->width, .ew = r->embed_width};
+    bool tied = r->head == ARCH_HEAD_LM && r->tied;
+    int block = tied ? 0 : h.head;
+    WeightRole role = r->head == ARCH_HEAD_SCALAR ? W_V_HEAD : tied ? W_TOK : W_LM_HEAD;
+    h.table = zero_weight(&m->zero, block, role);
+    h.dtable = zero_grad(&m->zero, block, role);
+    return h;
+}
+
+static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? KERNEL_NORM_LN : KERNEL_NORM_RMS; }
+
+// hp = projection(norm(x[rows]))
+static void rows_fwd(const Model *m, Acts *a, const HeadInfo *h, const int32_t *rows, int64_t n) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    a->n_rows = n;
+    m->k->copy_in(a->rows, rows, (size_t)n * sizeof *rows);
+    m->k->gather_rows(m->dt, a->hx, a->x[r->layers], a->rows, n, h->width);
+    if (r->final_norm)
+        m->k->norm_fwd(m->dt, kernel_norm(r), a->hf, a->hstats, a->hx, zero_weight(z, h->head, W_FNORM_W),
+                       zero_weight(z, h->head, W_FNORM_B), n, h->width, (float)r->norm_eps);
+    else m->k->copy(a->hf, a->hx, (size_t)(n * h->width) * dtype_bytes(m->dt));
+    if (h->ew != h->width)
+        m->k->linear_fwd(m->dt, m->dt, a->hp, a->hf, zero_weight(z, h->head, W_PROJ_OUT), NULL, n, h->ew, h->width);
+}
+
+// From a->dhp to gradients and a->dx.
+static void rows_bwd(Model *m, Acts *a, const HeadInfo *h) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    const int64_t n = a->n_rows;
+    if (h->ew != h->width) {
+        m->k->linear_bwd_w(m->dt, zero_grad(z, h->head, W_PROJ_OUT), NULL, a->dhp, a->hf, n, h->ew, h->width);
+        m->k->linear_bwd_x(m->dt, a->dhf, false, a->dhp, zero_weight(z, h->head, W_PROJ_OUT), n, h->ew, h->width);
+    }
+    if (r->final_norm)
+        m->k->norm_bwd(m->dt, kernel_norm(r), a->dhf, false, zero_grad(z, h->head, W_FNORM_W),
+                       zero_grad(z, h->head, W_FNORM_B), a->dhf, a->hx, zero_weight(z, h->head, W_FNORM_W), a->hstats,
+                       n, h->width);
+    m->k->zero(a->dx, (size_t)(a->n * h->width) * dtype_bytes(m->dt));
+    m->k->scatter_rows(m->dt, a->dx, a->dhf, a->rows, n, h->width);
+}
+
+// The six fp32 vectors of a->scalars.
+typedef enum { LOGP, LSE, ENTROPY, DLOGP, DENTROPY, VALUE } Scalar;
+static Dev *scalar(const Acts *a, Scalar s) { return dev_at(a->scalars, (size_t)(s * a->row_cap) * sizeof(float)); }
+
+static Dev *row_at(const Model *m, Dev *p, int64_t row, int64_t width) {
+    return dev_at(p, (size_t)(row * width) * dtype_bytes(m->dt));
+}
+
+// logits of rows first .. first + n, and their log-probs and entropies on the host.
+static void chunk_fwd(const Model *m, Acts *a, const HeadInfo *h, int64_t first, int64_t n, float inv_temperature) {
+    const int64_t vocab = m->arch.vocab;
+    Dev *target = dev_at(a->targets, (size_t)first * sizeof(int32_t));
+    m->k->linear_fwd(m->dt, DS_F32, a->logits, row_at(m, a->hp, first, h->ew), h->table, NULL, n, vocab, h->ew);
+    m->k->logprob_fwd(scalar(a, LOGP), scalar(a, LSE), scalar(a, ENTROPY), a->logits, target, n, vocab, vocab,
+                      inv_temperature);
+    m->k->copy_out(a->host, scalar(a, LOGP), (size_t)n * sizeof(float));
+    m->k->copy_out(a->host + a->row_cap, scalar(a, ENTROPY), (size_t)n * sizeof(float));
+}
+
+void head_lm_score(const Model *m, Acts *a, const int32_t *rows, const int32_t *targets, int64_t n,
+                   float inv_temperature, float *logp, float *entropy) {
+    HeadInfo h = head_info(m);
+    rows_fwd(m, a, &h, rows, n);
+    m->k->copy_in(a->targets, targets, (size_t)n * sizeof *targets);
+    for (int64_t first = 0; first < n; first += a->chunk) {
+        int64_t count = ds_min(a->chunk, n - first);
+        chunk_fwd(m, a, &h, first, count, inv_temperature);
+        memcpy(logp + first, a->host, (size_t)count * sizeof(float));
+        if (entropy) memcpy(entropy + first, a->host + a->row_cap, (size_t)count * sizeof(float));
+    }
+}
+
+void head_lm_train(Model *m, Acts *a, const int32_t *rows, const int32_t *targets, int64_t n, float inv_temperature,
+                   HeadLoss loss, void *user) {
+    HeadInfo h = head_info(m);
+    const int64_t vocab = m->arch.vocab;
+    float *logp = a->host, *entropy = logp + a->row_cap, *dlogp = entropy + a->row_cap, *dentropy = dlogp + a->row_cap;
+    rows_fwd(m, a, &h, rows, n);
+    m->k->copy_in(a->targets, targets, (size_t)n * sizeof *targets);
+    for (int64_t first = 0; first < n; first += a->chunk) {
+        const int64_t count = ds_min(a->chunk, n - first);
+        const size_t bytes = (size_t)count * sizeof(float);
+        chunk_fwd(m, a, &h, first, count, inv_temperature);
+        memset(dlogp, 0, bytes);
+        memset(dentropy, 0, bytes);
+        loss(user, first, count, logp, entropy, dlogp, dentropy);
+        m->k->copy_in(scalar(a, DLOGP), dlogp, bytes);
+        m->k->copy_in(scalar(a, DENTROPY), dentropy, bytes);
+        m->k->logprob_bwd(m->dt, a->dlogits, a->logits, scalar(a, LSE),
+                          dev_at(a->targets, (size_t)first * sizeof(int32_t)), scalar(a, DLOGP), scalar(a, DENTROPY),
+                          scalar(a, ENTROPY), count, vocab, vocab, inv_temperature);
+        m->k->linear_bwd_w(m->dt, h.dtable, NULL, a->dlogits, row_at(m, a->hp, first, h.ew), count, vocab, h.ew);
+        m->k->linear_bwd_x(m->dt, row_at(m, a->dhp, first, h.ew), false, a->dlogits, h.table, count, vocab, h.ew);
+    }
+    rows_bwd(m, a, &h);
+}
+
+void head_lm_sample(const Model *m, Acts *a, const int32_t *rows, int64_t n, const SampleCfg *cfg, const float *u,
+                    int32_t *ids, float *logp) {
+    HeadInfo h = head_info(m);
+    const int64_t vocab = m->arch.vocab;
+    rows_fwd(m, a, &h, rows, n);
+    for (int64_t first = 0; first < n; first += a->chunk) {
+        const int64_t count = ds_min(a->chunk, n - first);
+        Dev *id = dev_at(a->targets, (size_t)first * sizeof(int32_t));
+        m->k->linear_fwd(m->dt, DS_F32, a->logits, row_at(m, a->hp, first, h.ew), h.table, NULL, count, vocab, h.ew);
+        m->k->copy_in(scalar(a, VALUE), u + first, (size_t)count * sizeof(float));
+        m->k->sample(id, a->logits, scalar(a, VALUE), count, vocab, vocab, cfg->greedy ? 0 : cfg->temperature,
+                     cfg->top_k, cfg->top_p);
+        m->k->logprob_fwd(scalar(a, LOGP), scalar(a, LSE), NULL, a->logits, id, count, vocab, vocab,
+                          1 / cfg->temperature);
+        m->k->copy_out(ids + first, id, (size_t)count * sizeof(int32_t));
+        m->k->copy_out(logp + first, scalar(a, LOGP), (size_t)count * sizeof(float));
+    }
+}
+
+void head_scalar_fwd(const Model *m, Acts *a, const int32_t *rows, int64_t n, float *values) {
+    HeadInfo h = head_info(m);
+    rows_fwd(m, a, &h, rows, n);
+    m->k->linear_fwd(m->dt, DS_F32, scalar(a, VALUE), a->hp, h.table, NULL, n, 1, h.ew);
+    m->k->copy_out(values, scalar(a, VALUE), (size_t)n * sizeof(float));
+}
+
+void head_scalar_bwd(Model *m, Acts *a, const float *dvalues) {
+    HeadInfo h = head_info(m);
+    const int64_t n = a->n_rows;
+    m->k->copy_in(scalar(a, VALUE), dvalues, (size_t)n * sizeof(float));
+    m->k->cast(m->dt, scalar(a, DLOGP), DS_F32, scalar(a, VALUE), n);
+    m->k->linear_bwd_w(m->dt, h.dtable, NULL, scalar(a, DLOGP), a->hp, n, 1, h.ew);
+    m->k->linear_bwd_x(m->dt, a->dhp, false, scalar(a, DLOGP), h.table, n, 1, h.ew);
+    rows_bwd(m, a, &h);
+}

@@ -1,0 +1,16 @@
+// layer.h: the two halves of a transformer block. Not collective. See model.h for the order of calls.
+#ifndef DS_LAYER_H
+#define DS_LAYER_H
+
+#include "model/model.h"
+
+// out dt [n, width] = attention(in) of layer i with its output projection; keeps what the backward pass needs in
+// a->layer[i].
+void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, const ModelCache *cache);
+// din dt [n, width] = gradient of `in`, from dout; weights' gradients +=.
+void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in);
+
+void mlp_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in);
+void mlp_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in);
+
+#endif

@@ -1,0 +1,43 @@
+// mlp.c: up (and gate), activation, down.
+#include "model/layer.h"
+
+static KernelAct kernel_act(const Arch *r) {
+    static const KernelAct map[] = {[ARCH_ACT_RELU] = KERNEL_ACT_RELU,
+                                    [ARCH_ACT_GELU] = KERNEL_ACT_GELU,
+                                    [ARCH_ACT_GELU_TANH] = KERNEL_ACT_GELU_TANH,
+                                    [ARCH_ACT_SILU] = KERNEL_ACT_SILU};
+    return map[r->act];
+}
+
+// Gate and up are adjacent: one matrix of 2 ffn rows.
+static WeightRole first_role(const Arch *r) { return r->glu ? W_GATE : W_UP; }
+
+void mlp_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    LayerActs *l = &a->layer[i];
+    const int block = (int)i + 1;
+    const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
+    m->k->linear_fwd(m->dt, m->dt, l->up, in, zero_weight(z, block, first_role(r)), zero_weight(z, block, W_UP_B), a->n,
+                     rows, r->width);
+    if (r->glu) m->k->glu_fwd(m->dt, kernel_act(r), l->act, l->up, a->n, r->ffn);
+    else m->k->act_fwd(m->dt, kernel_act(r), l->act, l->up, a->n * r->ffn);
+    m->k->linear_fwd(m->dt, m->dt, out, l->act, zero_weight(z, block, W_DOWN), zero_weight(z, block, W_DOWN_B), a->n,
+                     r->width, r->ffn);
+}
+
+void mlp_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    LayerActs *l = &a->layer[i];
+    const int block = (int)i + 1;
+    const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
+    m->k->linear_bwd_w(m->dt, zero_grad(z, block, W_DOWN), zero_grad(z, block, W_DOWN_B), dout, l->act, a->n, r->width,
+                       r->ffn);
+    m->k->linear_bwd_x(m->dt, a->dact, false, dout, zero_weight(z, block, W_DOWN), a->n, r->width, r->ffn);
+    if (r->glu) m->k->glu_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n, r->ffn);
+    else m->k->act_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n * r->ffn);
+    m->k->linear_bwd_w(m->dt, zero_grad(z, block, first_role(r)), zero_grad(z, block, W_UP_B), a->dup, in, a->n, rows,
+                       r->width);
+    m->k->linear_bwd_x(m->dt, din, false, a->dup, zero_weight(z, block, first_role(r)), a->n, rows, r->width);
+}

@@ -1,0 +1,189 @@
+// model.c: embedding and the chain of layers.
+//
+// Pre-norm:   mid = x + attn(norm1 x)      x' = mid + mlp(norm2 mid)
+// Parallel:   x' = x + attn(norm1 x) + mlp(norm2 x)
+// Post-norm:  mid = norm1(x + attn x)      x' = norm2(mid + mlp mid)
+#include "model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/layer.h"
+#include "model/tables.h"
+
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Group *data, int zero_stage,
+                  bool trained) {
+    *m = (Model){.arch = *arch, .k = k, .dt = dt};
+    weights_build(&m->arch, &m->weights);
+    zero_state_create(&m->zero, k, &m->weights, data, zero_stage, dt, trained);
+    m->slopes = tables_alibi(k, &m->arch);
+    m->rope = tables_rope(k, &m->arch);
+}
+
+void model_destroy(Model *m) {
+    if (!m->k) return;
+    zero_state_destroy(&m->zero);
+    weights_free(&m->weights);
+    if (m->rope) m->k->mem_destroy(m->rope);
+    if (m->slopes) m->k->mem_destroy(m->slopes);
+    *m = (Model){0};
+}
+
+static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? KERNEL_NORM_LN : KERNEL_NORM_RMS; }
+
+static void norm_fwd(const Model *m, Acts *a, int block, WeightRole w, Dev *y, Dev *stats, const Dev *x) {
+    m->k->norm_fwd(m->dt, kernel_norm(&m->arch), y, stats, x, zero_weight(&m->zero, block, w),
+                   zero_weight(&m->zero, block, w + 1), a->n, m->arch.width, (float)m->arch.norm_eps);
+}
+
+static void norm_bwd(Model *m, Acts *a, int block, WeightRole w, Dev *dx, bool accumulate, const Dev *dy, const Dev *x,
+                     const Dev *stats) {
+    m->k->norm_bwd(m->dt, kernel_norm(&m->arch), dx, accumulate, zero_grad(&m->zero, block, w),
+                   zero_grad(&m->zero, block, w + 1), dy, x, zero_weight(&m->zero, block, w), stats, a->n,
+                   m->arch.width);
+}
+
+static void upload(Acts *a, const Arch *r, const Batch *b) {
+    size_t bytes = (size_t)b->n * sizeof(int32_t);
+    a->n = b->n;
+    a->n_seq = b->n_seq;
+    if (a->starts_cap < b->n_seq + 1) {
+        mem_free(a->starts);
+        a->starts_cap = b->n_seq + 1;
+        a->starts = MEM_NEW(int32_t, a->starts_cap);
+    }
+    memcpy(a->starts, b->starts, (size_t)(b->n_seq + 1) * sizeof(int32_t));
+    a->k->copy_in(a->ids, b->ids, bytes);
+    a->k->copy_in(a->pos, b->pos, bytes);
+    if (r->pos != ARCH_POS_LEARNED || r->embed_width == r->width) return;
+    int32_t *rows = MEM_NEW(int32_t, b->n);
+    for (int64_t t = 0; t < b->n; t++) rows[t] = b->pos[t] + (int32_t)r->pos_offset;
+    a->k->copy_in(a->pos_rows, rows, bytes);
+    mem_free(rows);
+}
+
+static void embed_fwd(const Model *m, Acts *a) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    Dev *x = r->embed_norm ? a->embed_raw : a->x[0];
+    if (r->embed_width == r->width) {
+        m->k->embed_fwd(m->dt, x, zero_weight(z, 0, W_TOK), a->ids, zero_weight(z, 0, W_POS), a->pos, r->pos_offset,
+                        a->n, r->width);
+    } else {
+        m->k->embed_fwd(m->dt, a->embed, zero_weight(z, 0, W_TOK), a->ids, NULL, NULL, 0, a->n, r->embed_width);
+        m->k->linear_fwd(m->dt, m->dt, x, a->embed, zero_weight(z, 0, W_PROJ_IN), NULL, a->n, r->width, r->embed_width);
+        if (r->pos == ARCH_POS_LEARNED) {
+            m->k->embed_fwd(m->dt, a->t1, zero_weight(z, 0, W_POS), a->pos_rows, NULL, NULL, 0, a->n, r->width);
+            m->k->add(m->dt, x, a->t1, a->n * r->width);
+        }
+    }
+    if (r->embed_norm) norm_fwd(m, a, 0, W_ENORM_W, a->x[0], a->embed_stats, x);
+}
+
+static void embed_bwd(Model *m, Acts *a) {
+    const Arch *r = &m->arch;
+    const ZeroState *z = &m->zero;
+    if (r->embed_norm) norm_bwd(m, a, 0, W_ENORM_W, a->dx, false, a->dx, a->embed_raw, a->embed_stats);
+    if (r->pos == ARCH_POS_LEARNED)
+        m->k->embed_bwd(m->dt, zero_grad(z, 0, W_POS), a->dx, a->pos, r->pos_offset, a->n, r->width);
+    const Dev *dx = a->dx;
+    if (r->embed_width != r->width) {
+        m->k->linear_bwd_w(m->dt, zero_grad(z, 0, W_PROJ_IN), NULL, dx, a->embed, a->n, r->width, r->embed_width);
+        m->k->linear_bwd_x(m->dt, a->t3, false, dx, zero_weight(z, 0, W_PROJ_IN), a->n, r->width, r->embed_width);
+        dx = a->t3;
+    }
+    m->k->embed_bwd(m->dt, zero_grad(z, 0, W_TOK), dx, a->ids, 0, a->n, r->embed_width);
+}
+
+// to = from + t
+static void sum_into(const Model *m, Acts *a, Dev *to, const Dev *from, const Dev *t) {
+    m->k->copy(to, from, (size_t)(a->n * m->arch.width) * dtype_bytes(m->dt));
+    m->k->add(m->dt, to, t, a->n * m->arch.width);
+}
+
+static void layer_fwd(const Model *m, Acts *a, int64_t i, const ModelCache *cache) {
+    const Arch *r = &m->arch;
+    LayerActs *l = &a->layer[i];
+    const int block = (int)i + 1;
+    Dev *x = a->x[i], *next = a->x[i + 1];
+    if (!r->pre_norm) {
+        attention_fwd(m, a, i, a->t1, x, cache);
+        sum_into(m, a, l->n1, x, a->t1);
+        norm_fwd(m, a, block, W_NORM1_W, l->mid, l->stats1, l->n1);
+        mlp_fwd(m, a, i, a->t1, l->mid);
+        sum_into(m, a, l->n2, l->mid, a->t1);
+        norm_fwd(m, a, block, W_NORM2_W, next, l->stats2, l->n2);
+        return;
+    }
+    norm_fwd(m, a, block, W_NORM1_W, l->n1, l->stats1, x);
+    attention_fwd(m, a, i, a->t1, l->n1, cache);
+    sum_into(m, a, l->mid, x, a->t1);
+    norm_fwd(m, a, block, W_NORM2_W, l->n2, l->stats2, r->parallel_residual ? x : l->mid);
+    mlp_fwd(m, a, i, a->t1, l->n2);
+    sum_into(m, a, next, l->mid, a->t1);
+}
+
+static void layer_bwd(Model *m, Acts *a, int64_t i) {
+    const Arch *r = &m->arch;
+    LayerActs *l = &a->layer[i];
+    const int block = (int)i + 1;
+    const int64_t n = a->n * r->width;
+    Dev *x = a->x[i], *dx = a->dx;
+    if (!r->pre_norm) {
+        norm_bwd(m, a, block, W_NORM2_W, dx, false, dx, l->n2, l->stats2);
+        mlp_bwd(m, a, i, a->t1, dx, l->mid);
+        m->k->add(m->dt, dx, a->t1, n);
+        norm_bwd(m, a, block, W_NORM1_W, dx, false, dx, l->n1, l->stats1);
+        attention_bwd(m, a, i, a->t1, dx, x);
+        m->k->add(m->dt, dx, a->t1, n);
+        return;
+    }
+    const Dev *mid = r->parallel_residual ? x : l->mid;
+    mlp_bwd(m, a, i, a->t1, dx, l->n2);
+    if (!r->parallel_residual) norm_bwd(m, a, block, W_NORM2_W, dx, true, a->t1, mid, l->stats2);
+    attention_bwd(m, a, i, a->t2, dx, l->n1);
+    if (r->parallel_residual) norm_bwd(m, a, block, W_NORM2_W, dx, true, a->t1, mid, l->stats2);
+    norm_bwd(m, a, block, W_NORM1_W, dx, true, a->t2, x, l->stats1);
+}
+
+void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const ModelCache *cache) {
+    acts_reserve(a, b->n, rows);
+    upload(a, &m->arch, b);
+    embed_fwd(m, a);
+    for (int64_t i = 0; i < m->arch.layers; i++) layer_fwd(m, a, i, cache);
+}
+
+void model_bwd(Model *m, Acts *a) {
+    for (int64_t i = m->arch.layers - 1; i >= 0; i--) {
+        if (a->recompute) layer_fwd(m, a, i, NULL);
+        layer_bwd(m, a, i);
+    }
+    embed_bwd(m, a);
+}
+
+void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
+    const Store *s = &m->zero.w;
+    const void *from = values;
+    uint16_t *half = NULL;
+    if (s->dtype == DS_BF16) {
+        half = MEM_NEW(uint16_t, n);
+        for (int64_t i = 0; i < n; i++) half[i] = f32_to_bf16(values[i]);
+        from = half;
+    }
+    m->k->copy_in(store_at(s, w->block, w->offset + first), from, (size_t)n * dtype_bytes(s->dtype));
+    mem_free(half);
+}
+
+void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values) {
+    const Store *s = &m->zero.w;
+    const Dev *from = store_at(s, w->block, w->offset + first);
+    if (s->dtype == DS_F32) {
+        m->k->copy_out(values, from, (size_t)n * sizeof(float));
+        return;
+    }
+    uint16_t *half = MEM_NEW(uint16_t, n);
+    m->k->copy_out(half, from, (size_t)n * sizeof *half);
+    for (int64_t i = 0; i < n; i++) values[i] = bf16_to_f32(half[i]);
+    mem_free(half);
+}

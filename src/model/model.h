@@ -1,0 +1,53 @@
+// model.h: the transformer: embedding -> layers -> head, forward and backward, over packed sequences.
+//
+// The calling order of a micro-batch: model_fwd, then one of the head functions of model/head.h, then (training)
+// model_bwd. Not collective, but for model_create.
+#ifndef DS_MODEL_H
+#define DS_MODEL_H
+
+#include "comm/group.h"
+#include "data/pack.h"
+#include "model/acts.h"
+#include "zero/zero_state.h"
+
+typedef struct {
+    Arch arch;
+    WeightList weights;
+    const Kernels *k; // view
+    DType dt;         // of compute
+    ZeroState zero;
+    Dev *rope; // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
+    int64_t rope_rows;
+    Dev *slopes; // fp32 [heads] ALiBi; NULL without
+} Model;
+
+// Where keys and values of earlier tokens lie during generation: one KvCache a layer, and where each sequence of the
+// micro-batch begins.
+typedef struct {
+    const KvCache *layer; // [layers]
+    const int32_t *first; // host [n_seq] position of each sequence's first row
+} ModelCache;
+
+// Weights are zero afterwards (model_init_random, or set through model_weight_set). trained: with gradients and
+// moments. Collective on data. Owner: caller, model_destroy.
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Group *data, int zero_stage,
+                  bool trained);
+void model_destroy(Model *m);
+
+// Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest
+// number of rows that the head will be asked for. cache: NULL except in generation.
+void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const ModelCache *cache);
+
+// From a->dx (set by a head's backward) to gradients (+=) of every weight of embedding and layers.
+void model_bwd(Model *m, Acts *a);
+
+// Copies elements [first, first + n) of weight w between host fp32 and the compute weights. Master weights are not
+// touched: zero_master_reset afterwards.
+void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
+void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
+
+// Normal (init_std, keyed by seed and the weight's name), zero and one, as weights.h says; only weights of `block`, or
+// all (-1).
+void model_init_random(Model *m, uint64_t seed, int block);
+
+#endif

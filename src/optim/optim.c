@@ -1,0 +1,60 @@
+// optim.c: the order of a step.
+#include "optim/optim.h"
+
+#include <math.h>
+
+#include "optim/adamw.h"
+
+void optim_create(Optim *o, ZeroState *z, const OptimCfg *cfg, double ema_beta) {
+    *o = (Optim){.cfg = *cfg, .z = z, .ema_beta = ema_beta};
+    if (ema_beta >= 0) store_create(&o->ema, z->k, &z->map, DS_F32, true);
+}
+
+void optim_destroy(Optim *o) {
+    store_destroy(&o->ema);
+    *o = (Optim){0};
+}
+
+Dev *optim_state(const Optim *o, int kind, int block, int64_t offset) {
+    if (kind == 0) return zero_master(o->z, block, offset);
+    const Store *s = kind == 1 ? &o->z->m : kind == 2 ? &o->z->v : &o->ema;
+    return s->data ? store_at(s, block, offset - o->z->shard * o->z->map.part[block]) : NULL;
+}
+
+// Calls `what` for the part of every block that this rank owns.
+static void each_part(Optim *o, void (*what)(Optim *o, int block, int64_t first, int64_t n)) {
+    for (int b = 0; b < o->z->map.blocks; b++) {
+        int64_t first, n;
+        shard_range(&o->z->map, b, o->z->shard, &first, &n);
+        if (n) what(o, b, first, n);
+    }
+}
+
+static void ema_set(Optim *o, int block, int64_t first, int64_t n) {
+    o->z->k->copy(optim_state(o, 3, block, first), optim_state(o, 0, block, first), (size_t)n * sizeof(float));
+}
+
+static void ema_move(Optim *o, int block, int64_t first, int64_t n) {
+    o->z->k->ema(optim_state(o, 3, block, first), optim_state(o, 0, block, first), n, (float)o->ema_beta);
+}
+
+void optim_ema_reset(Optim *o) {
+    if (o->ema.data) each_part(o, ema_set);
+}
+
+void optim_begin(Optim *o) { store_zero(&o->z->g); }
+
+double optim_reduce(Optim *o) {
+    zero_grad_sum(o->z);
+    o->norm = sqrt(zero_grad_sumsq(o->z));
+    return o->norm;
+}
+
+double optim_apply(Optim *o) {
+    double lr = sched_lr(&o->cfg.sched, o->steps);
+    double scale = o->cfg.clip > 0 && o->norm > o->cfg.clip ? o->cfg.clip / o->norm : 1;
+    adamw_update(o, lr, scale, ++o->steps);
+    zero_weights_gather(o->z);
+    if (o->ema.data) each_part(o, ema_move);
+    return lr;
+}

@@ -1,0 +1,156 @@
+// params.c: the table made of params.def, and a params file from text to a struct whose values are all legal.
+#include "params/params.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "params/params_check.h"
+#include "params/params_preset.h"
+
+// ---- the table ----
+
+#define WORD(NAME, TEXT) TEXT,
+#define ROW(S, P, NAME, TYPE, DEF, MIN, MAX, NAMES, UNIT, HELP)                                                        \
+    {#S, #NAME, TYPE, offsetof(Params, P.NAME), DEF, MIN, MAX, NAMES, UNIT, HELP},
+#define WORDS(LIST)                                                                                                    \
+    (const char *const[]) { LIST(WORD) NULL }
+
+#define SECTION(S, HELP)
+#define END(S)
+#define MODEL(S, PREVIOUS) MODEL_ROWS(S, S.common, PREVIOUS)
+#define TRAIN(S, BATCH, LR, WARMUP) TRAIN_ROWS(S, S.train, BATCH, LR, WARMUP)
+#define BOOL_AT(S, P, NAME, DEF, HELP) ROW(S, P, NAME, KEY_BOOL, DEF, 0, 0, NULL, "", HELP)
+#define INT_AT(S, P, NAME, DEF, MIN, MAX, UNIT, HELP) ROW(S, P, NAME, KEY_INT, DEF, MIN, MAX, NULL, UNIT, HELP)
+#define REAL_AT(S, P, NAME, DEF, MIN, MAX, UNIT, HELP) ROW(S, P, NAME, KEY_REAL, DEF, MIN, MAX, NULL, UNIT, HELP)
+#define TEXT_AT(S, P, NAME, DEF, HELP) ROW(S, P, NAME, KEY_TEXT, DEF, 0, 0, NULL, "", HELP)
+#define ENUM_AT(S, P, NAME, T, LIST, DEF, HELP) ROW(S, P, NAME, KEY_ENUM, DEF, 0, 0, WORDS(LIST), "", HELP)
+#define SET_AT(S, P, NAME, LIST, DEF, HELP) ROW(S, P, NAME, KEY_SET, DEF, 0, 0, WORDS(LIST), "", HELP)
+#define TEXTS_AT(S, P, NAME, DEF, HELP) ROW(S, P, NAME, KEY_TEXTS, DEF, 0, 0, NULL, "", HELP)
+static const ParamKey keys[] = {
+#include "params/params.def"
+};
+
+// The sections' names and help, the same rows once more.
+#define SECTION(S, HELP) {#S, HELP},
+#define END(S)
+#define MODEL(S, PREVIOUS)
+#define TRAIN(S, BATCH, LR, WARMUP)
+#define BOOL_AT(...)
+#define INT_AT(...)
+#define REAL_AT(...)
+#define TEXT_AT(...)
+#define ENUM_AT(...)
+#define SET_AT(...)
+#define TEXTS_AT(...)
+static const ParamSection sections[] = {
+#include "params/params.def"
+};
+
+const KeyTable *params_table(void) {
+    static const KeyTable table = {sections, DS_COUNT(sections), keys, DS_COUNT(keys)};
+    return &table;
+}
+
+// ---- life ----
+
+static Params *create(const char *path) {
+    Params *p = MEM_NEW(Params, 1);
+    p->from = MEM_NEW(KeySource, DS_COUNT(keys));
+    p->path = mem_strdup(path);
+    keytable_set_defaults(params_table(), p, p->from);
+    return p;
+}
+
+void params_free(Params **p) {
+    if (!*p) return;
+    keytable_free(params_table(), *p);
+    mem_free((*p)->from);
+    mem_free((*p)->path);
+    MEM_FREE(*p);
+}
+
+Err params_parse(const char *path, const char *text, size_t bytes, int n_overrides, char **overrides, Params **out) {
+    Params *p = create(path);
+    Err err = DS_OK;
+    *out = NULL;
+    DS_TRY(keytable_parse(params_table(), p, p->from, path, text, bytes));
+    for (int i = 0; i < n_overrides; i++) DS_TRY(keytable_override(params_table(), p, p->from, overrides[i], i + 1));
+    params_preset_apply(p);
+    DS_TRY(params_check(p));
+    *out = p, p = NULL;
+done:
+    params_free(&p);
+    return err;
+}
+
+Err params_load(const char *path, int n_overrides, char **overrides, Params **out) {
+    char *text = NULL;
+    size_t bytes;
+    *out = NULL;
+    if (file_read_all(path, KEYTABLE_MAX_BYTES, &text, &bytes)) return DS_ERR_PARAMS; // the words are file_read_all's
+    Err err = params_parse(path, text, bytes, n_overrides, overrides, out);
+    mem_free(text);
+    return err;
+}
+
+// ---- questions and output ----
+
+bool params_was_set(const Params *p, const char *key) {
+    for (int k = 0; k < DS_COUNT(keys); k++) {
+        size_t n = strlen(keys[k].section);
+        if (strncmp(key, keys[k].section, n) || key[n] != '.' || strcmp(key + n + 1, keys[k].name)) continue;
+        return p->from[k].origin == KEY_FROM_FILE || p->from[k].origin == KEY_FROM_COMMAND_LINE;
+    }
+    err_fatal("params_was_set: no key %s", key);
+}
+
+void params_list_preset(const Params *p, void (*say)(const char *line, void *user), void *user) {
+    int preset = keytable_find(params_table(), "ppo", "preset");
+    for (int k = 0; k < DS_COUNT(keys); k++) {
+        if (p->from[k].origin != KEY_FROM_PRESET) continue;
+        char *value = keytable_format(params_table(), p, k);
+        char *line = mem_printf("%s.%s = %s (preset %s; default %s)", keys[k].section, keys[k].name, value,
+                                keys[preset].names[p->ppo.preset], keys[k].fallback);
+        say(line, user);
+        mem_free(line);
+        mem_free(value);
+    }
+}
+
+void params_print_keys(FILE *f) { keytable_print(params_table(), f); }
+
+void params_write_template(FILE *f) {
+    static const char intro[] =
+        "# params.in: every key of a params file, with its default, meaning, legal values and unit.\n"
+        "#\n"
+        "#     mpirun -np N ./dschat params.in [section.key=value ...]      run, or resume\n"
+        "#     ./dschat --check params.in                                   read and validate only\n"
+        "#\n"
+        "# Copy this file, take the ';' off the keys to change, and delete the rest as you like. A line that begins "
+        "with\n"
+        "# ';' or '#' is a comment, and so is what follows ' ;' on a line. A list may go on after a comma on the next "
+        "line,\n"
+        "# which is indented. Paths are taken as they stand ($VAR and ~ are not expanded), from the folder of the "
+        "run.\n";
+    keytable_write_template(params_table(), intro, f);
+}
+
+void params_echo(const Params *p, FILE *f) {
+    fprintf(f, "# Every key as used; behind it, where its value came from.\n");
+    keytable_echo(params_table(), p, p->from, true, f);
+}
+
+char *params_hash(const Params *p) {
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) err_fatal("params_hash: out of memory");
+    keytable_echo(params_table(), p, p->from, false, f);
+    fclose(f);
+    char *hex = mem_strdup(hash_sha256(text, bytes).hex);
+    free(text); // lint: open_memstream's memory
+    return hex;
+}

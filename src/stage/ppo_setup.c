@@ -1,0 +1,222 @@
+// ppo_setup.c: opens what stage 3 needs, from params.
+#include "stage/ppo_setup.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+
+// ---- prompts ----
+
+// The records of one part whose prompts are short enough.
+static int64_t *usable_prompts(const Feed *f, bool eval, int64_t max_prompt, int64_t *n) {
+    const int64_t all = eval ? f->n_eval : f->n_train;
+    int64_t *list = MEM_NEW(int64_t, all);
+    *n = 0;
+    for (int64_t i = 0; i < all; i++) {
+        int64_t record = dataset_record(f->data, DATA_PPO, eval, i), length = dataset_prompt_length(f->data, record);
+        if (length > 0 && length <= max_prompt) list[(*n)++] = record;
+    }
+    return list;
+}
+
+static Err open_prompts(const Run *run, Ppo *s) {
+    Err err = DS_OK;
+    const int64_t max_prompt = run->p->generate.max_prompt;
+    DS_TRY(feed_open(run, run->p->data.ppo_file, DATA_PPO, run->p->ppo.train.micro_tokens, false, &s->prompts));
+    s->usable = usable_prompts(&s->prompts, false, max_prompt, &s->n_usable);
+    s->usable_eval = usable_prompts(&s->prompts, true, max_prompt, &s->n_usable_eval);
+    DS_CHECK(s->n_usable > 0, DS_ERR_DATA, "%s: no prompt has at most [generate] max_prompt = %lld tokens",
+             run->p->data.ppo_file, (long long)max_prompt);
+    // The loader draws from the usable ones only.
+    loader_create(&s->prompts.train, run->p, DATA_PPO, s->n_usable);
+    s->stop_id = dataset_stop_id(s->prompts.data);
+    if (run->p->ppo.ptx_coef > 0)
+        DS_TRY(feed_open(run, run->p->data.ptx_file, DATA_PTX, run->p->ppo.train.micro_tokens, true, &s->ptx));
+done:
+    return err;
+}
+
+static Err read_prompts(Ppo *s, const int64_t *record, int64_t n, Prompts *out) {
+    Err err = DS_OK;
+    *out = (Prompts){.n = n, .record = MEM_NEW(int64_t, n), .start = MEM_NEW(int64_t, n + 1)};
+    for (int64_t i = 0; i < n; i++) {
+        out->record[i] = record[i];
+        out->start[i + 1] = out->start[i] + dataset_prompt_length(s->prompts.data, record[i]);
+    }
+    out->ids = MEM_NEW(int32_t, out->start[n]);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t *ids = NULL;
+        int64_t length;
+        DS_TRY(dataset_prompt(s->prompts.data, record[i], &ids, &length));
+        memcpy(out->ids + out->start[i], ids, (size_t)length * sizeof *ids);
+        mem_free(ids);
+    }
+done:
+    return err;
+}
+
+Err ppo_setup_next_prompts(Run *run, Ppo *s, Prompts *out) {
+    const int64_t n = run->p->ppo.rollout_batch;
+    int64_t *record = MEM_NEW(int64_t, n);
+    loader_next(&s->prompts.train, n, true, record);
+    for (int64_t i = 0; i < n; i++) record[i] = s->usable[record[i]];
+    Err err = read_prompts(s, record, n, out);
+    mem_free(record);
+    return err;
+}
+
+Err ppo_setup_eval_prompts(Run *run, Ppo *s, Prompts *out) {
+    int64_t n = s->n_usable_eval, limit = run->p->ppo.train.eval_samples;
+    return read_prompts(s, s->usable_eval, limit > 0 && n > limit ? limit : n, out);
+}
+
+// ---- models ----
+
+static bool has_reward(const Run *run) { return run->p->ppo.reward_source == REWARD_MODEL; }
+
+static Err open_role(Run *run, Role *role, const char *name, const ModelParams *keys, const char *path, ArchHead head,
+                     const OptimCfg *optim, double ema_beta) {
+    if (!path)
+        return agree_err(run->data, err_set(DS_ERR_PARAMS,
+                                            "ppo: no model for [%s]: expected [%s] model = FILE, or an earlier stage",
+                                            name, name));
+    RoleSpec spec = {
+        .name = name, .keys = keys, .path = path, .head = head, .trained = optim != NULL, .ema_beta = ema_beta};
+    if (optim) spec.optim = *optim;
+    return role_open(run, &spec, role);
+}
+
+static Err open_models(Run *run, Ppo *s) {
+    Err err = DS_OK;
+    const Params *p = run->p;
+    static const char *const after_sft[] = {"sft"}, *const after_rm[] = {"rm"};
+    // The actor of PPO is what SFT made of [actor] model, where this run had that stage.
+    ModelParams own = p->actor.common;
+    char empty[] = "";
+    own.model = empty;
+    char *actor = role_source(run, &own, after_sft, 1, p->actor.common.model);
+    char *reference = role_source(run, &p->reference.common, NULL, 0, actor);
+    own.model = empty;
+    char *reward = role_source(run, &own, after_rm, 1, p->reward.common.model);
+    char *critic = role_source(run, &p->critic.common, NULL, 0, reward ? reward : actor);
+    OptimCfg actor_cfg = role_optim(&p->ppo.train, p->ppo.train.lr, 1);
+    OptimCfg critic_cfg = role_optim(&p->ppo.train, p->ppo.critic_lr, 1);
+    DS_TRY(open_role(run, &s->actor, "actor", &p->actor.common, actor, ARCH_HEAD_LM, &actor_cfg,
+                     p->ppo.ema ? p->ppo.ema_beta : -1));
+    DS_TRY(open_role(run, &s->critic, "critic", &p->critic.common, critic, ARCH_HEAD_SCALAR, &critic_cfg, -1));
+    DS_TRY(open_role(run, &s->reference, "reference", &p->reference.common, reference, ARCH_HEAD_LM, NULL, -1));
+    if (has_reward(run))
+        DS_TRY(open_role(run, &s->reward, "reward", &p->reward.common, reward, ARCH_HEAD_SCALAR, NULL, -1));
+done:
+    mem_free(actor);
+    mem_free(reference);
+    mem_free(reward);
+    mem_free(critic);
+    return err;
+}
+
+static Err check_positions(const Run *run, const Ppo *s) {
+    const int64_t longest = run->p->generate.max_prompt + run->p->generate.max_answer;
+    const Role *roles[] = {&s->actor, &s->critic, &s->reference, &s->reward};
+    for (int i = 0; i < DS_COUNT(roles); i++)
+        if (roles[i]->source && roles[i]->model.arch.max_positions < longest)
+            return err_set(DS_ERR_PARAMS,
+                           "[generate] max_prompt + max_answer = %lld tokens, %s takes %lld at most; give smaller ones",
+                           (long long)longest, roles[i]->source, (long long)roles[i]->model.arch.max_positions);
+    return DS_OK;
+}
+
+// ---- the rest ----
+
+static void set_configs(const Run *run, Ppo *s) {
+    const Params *p = run->p;
+    const Arch *reward = &s->reward.model.arch;
+    s->gae = (GaeCfg){.gamma = p->ppo.gamma,
+                      .lam = p->ppo.lam,
+                      .clip_reward = p->ppo.clip_reward,
+                      .missing_eos_penalty = p->ppo.missing_eos_penalty,
+                      .normalize = p->ppo.normalize_reward && has_reward(run),
+                      .score_mean = reward->score_mean,
+                      .score_deviation = reward->score_std};
+    s->kl_cfg = (KlControlCfg){(KlControlForm)p->ppo.kl_control, p->ppo.kl_target, p->ppo.kl_horizon};
+    s->kl.coef = p->ppo.kl_coef;
+    s->gen_cfg = (GenCfg){.sample = {.temperature = (float)p->generate.temperature,
+                                     .greedy = p->generate.greedy,
+                                     .top_k = p->generate.top_k,
+                                     .top_p = (float)p->generate.top_p},
+                          .seed = (uint64_t)p->job.seed,
+                          .stop_ids = &s->stop_id,
+                          .n_stop_ids = s->stop_id >= 0,
+                          .stop_strings = p->generate.stop.item,
+                          .n_stop_strings = p->generate.stop.n,
+                          .tok = run->tok};
+}
+
+static UpdateCfg update_cfg(const Params *p) {
+    return (UpdateCfg){.actor = {p->ppo.eps_low, p->ppo.eps_high, p->ppo.dual_clip, p->ppo.entropy_coef},
+                       .eps_value = p->ppo.eps_value,
+                       .ptx_coef = p->ppo.ptx_coef,
+                       .inv_temperature = (float)(1 / p->generate.temperature),
+                       .epochs = p->ppo.ppo_epochs,
+                       .minibatch = p->ppo.train.global_batch,
+                       .micro_tokens = p->ppo.train.micro_tokens,
+                       .ptx_batch = p->ppo.ptx_batch,
+                       .seed = (uint64_t)p->job.seed};
+}
+
+// Iterations, and with them the total of optimizer steps that the schedules need.
+static void count_steps(const Run *run, Ppo *s) {
+    const TrainParams *t = &run->p->ppo.train;
+    const int64_t answers = run->p->ppo.rollout_batch * run->p->ppo.samples_per_prompt;
+    s->steps = ds_ceil_div(s->n_usable * t->epochs, run->p->ppo.rollout_batch);
+    if (t->max_steps > 0 && s->steps > t->max_steps) s->steps = t->max_steps;
+    const int64_t updates = ppo_update_count(&s->update.cfg, answers);
+    s->actor.optim.cfg = role_optim(t, t->lr, (s->steps - ds_min(s->steps, run->p->ppo.critic_warmup)) * updates);
+    s->critic.optim.cfg = role_optim(t, run->p->ppo.critic_lr, s->steps * updates);
+}
+
+Err ppo_setup_open(Run *run, Ppo *s) {
+    Err err = DS_OK;
+    const Params *p = run->p;
+    const bool recompute = p->actor.common.recompute == RECOMPUTE_BLOCK;
+    err = checker_find(p->ppo.checker, &s->checker);
+    if (!err) err = open_prompts(run, s);
+    DS_TRY(agree_err(run->data, err));
+    DS_TRY(open_models(run, s));
+    DS_TRY(agree_err(run->data, check_positions(run, s)));
+    set_configs(run, s);
+    UpdateCfg cfg = update_cfg(p);
+    ppo_update_create(&s->update, &cfg, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL, recompute);
+    count_steps(run, s);
+    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->data);
+    s->gen =
+        gen_create(&s->actor.model, ds_min(p->generate.batch, ds_ceil_div(answers, size)),
+                   p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens, p->generate.kv_block);
+    rollout_create_scorer(&s->scorer, &s->reference.model, &s->critic.model, has_reward(run) ? &s->reward.model : NULL,
+                          p->ppo.train.micro_tokens, p->generate.temperature);
+    log_info(
+        "  data      %s: %lld prompts, %lld held out, %lld longer than %lld tokens left out; %lld iterations of %lld",
+        p->data.ppo_file, (long long)s->n_usable, (long long)s->n_usable_eval,
+        (long long)(s->prompts.n_train + s->prompts.n_eval - s->n_usable - s->n_usable_eval),
+        (long long)p->generate.max_prompt, (long long)s->steps, (long long)answers);
+done:
+    return err;
+}
+
+void ppo_setup_close(Ppo *s) {
+    if (!s) return;
+    gen_destroy(&s->gen);
+    rollout_destroy_scorer(&s->scorer);
+    ppo_update_destroy(&s->update);
+    role_close(&s->actor);
+    role_close(&s->critic);
+    role_close(&s->reference);
+    role_close(&s->reward);
+    feed_close(&s->prompts);
+    feed_close(&s->ptx);
+    mem_free(s->usable);
+    mem_free(s->usable_eval);
+}

@@ -1,0 +1,129 @@
+// role.c: model files to models.
+#include "stage/role.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "model/load.h"
+
+DType role_dtype(DType wished) {
+    static bool said;
+    if (wished != DS_BF16 || kernels_has_bf16()) return wished;
+    if (!said)
+        log_info("note: this device does not multiply bf16; bf16 models are computed in fp32 and written in bf16");
+    said = true;
+    return DS_F32;
+}
+
+char *role_source(const Run *run, const ModelParams *keys, const char *const *names, int n, const char *fallback) {
+    if (keys->model[0]) return mem_strdup(keys->model);
+    for (int i = 0; i < n; i++) {
+        char *path = stage_model_path(run, names[i]);
+        if (file_exists(path)) return path;
+        mem_free(path);
+    }
+    return fallback && fallback[0] ? mem_strdup(fallback) : NULL;
+}
+
+OptimCfg role_optim(const TrainParams *t, double lr, int64_t total_steps) {
+    return (OptimCfg){.beta1 = t->beta1,
+                      .beta2 = t->beta2,
+                      .eps = t->eps,
+                      .weight_decay = t->weight_decay,
+                      .clip = t->clip,
+                      .sched = {.form = (SchedForm)t->schedule,
+                                .lr = lr,
+                                .total_steps = total_steps,
+                                .warmup_steps = sched_warmup(t->warmup_steps, t->warmup_ratio, total_steps),
+                                .min_lr_ratio = t->min_lr_ratio,
+                                .cycles = t->cycles,
+                                .power = t->power}};
+}
+
+// The arch of a new model: [actor] arch_* and the vocabulary of the data's tokenizer.
+static Err new_arch(const Run *run, const RoleSpec *spec, Arch *a) {
+    Err err = DS_OK;
+    DS_CHECK(run->tok, DS_ERR_PARAMS,
+             "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
+    arch_family_defaults(a, (ArchFamily)run->p->actor.arch_family);
+    a->layers = run->p->actor.arch_layers;
+    a->width = a->embed_width = run->p->actor.arch_width;
+    a->heads = run->p->actor.arch_heads;
+    a->kv_heads = run->p->actor.arch_kv_heads;
+    a->ffn = run->p->actor.arch_ffn;
+    a->max_positions = run->p->actor.arch_positions;
+    a->init_std = run->p->actor.arch_std;
+    a->tied = run->p->actor.arch_tied;
+    a->vocab = tok_vocab_size(run->tok);
+    DS_CHECK(a->width % a->heads == 0, DS_ERR_PARAMS, "[actor] arch_heads = %lld does not divide arch_width = %lld",
+             (long long)a->heads, (long long)a->width);
+    a->head_dim = a->width / a->heads;
+    if (a->pos == ARCH_POS_ROPE) a->rotary_dim = a->family == ARCH_NEOX ? a->head_dim / 4 / 2 * 2 : a->head_dim;
+    a->head = spec->head;
+    DS_TRY(arch_check(a, "[actor] arch_*"));
+done:
+    return err;
+}
+
+static Err check_tokenizer(const Run *run, const ModelFile *file, const Arch *a, const char *path) {
+    Err err = DS_OK;
+    Tokenizer *tok = NULL;
+    if (!run->tok) goto done;
+    DS_CHECK(tok_vocab_size(run->tok) <= a->vocab, DS_ERR_DATA, "%s: has %lld tokens, the data set's tokenizer %lld",
+             path, (long long)a->vocab, (long long)tok_vocab_size(run->tok));
+    DS_TRY(load_tokenizer(file, path, &tok));
+    if (!tok) goto done;
+    DS_CHECK(
+        !strcmp(tok_hash(tok), tok_hash(run->tok)), DS_ERR_DATA,
+        "%s: its tokenizer (%.12s...) is not the data set's (%.12s...); build the data with this model's tokenizer",
+        path, tok_hash(tok), tok_hash(run->tok));
+done:
+    tok_free(&tok);
+    return err;
+}
+
+static const char *role_words(const RoleSpec *spec) { return spec->path ? spec->path : "random weights"; }
+
+Err role_open(Run *run, const RoleSpec *spec, Role *role) {
+    Err err = DS_OK;
+    ModelFile *file = NULL;
+    Arch arch;
+    *role = (Role){0};
+    if (spec->path) {
+        err = modelfile_open(spec->path, &file);
+        if (!err) err = load_arch(file, spec->path, spec->head, &arch);
+        if (!err) err = check_tokenizer(run, file, &arch, spec->path);
+    } else {
+        err = new_arch(run, spec, &arch);
+    }
+    DS_TRY(agree_err(run->data, err));
+    model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), run->data, (int)spec->keys->zero_stage,
+                 spec->trained);
+    model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
+    if (file) err = load_weights(&role->model, file, spec->path);
+    DS_TRY(agree_err(run->data, err));
+    if (spec->trained) {
+        zero_master_reset(&role->model.zero);
+        optim_create(&role->optim, &role->model.zero, &spec->optim, spec->ema_beta);
+        optim_ema_reset(&role->optim);
+    }
+    role->source = mem_strdup(role_words(spec));
+    char *words = arch_describe(&role->model.arch);
+    log_info("  %-9s %s: %s, %s%s", spec->name, role->source, words, dtype_name(role->model.dt),
+             spec->trained ? "" : ", frozen");
+    mem_free(words);
+done:
+    modelfile_close(&file);
+    return err;
+}
+
+void role_close(Role *role) {
+    if (role->optim.z) optim_destroy(&role->optim);
+    model_destroy(&role->model);
+    mem_free(role->source);
+    *role = (Role){0};
+}

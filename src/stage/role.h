@@ -1,0 +1,40 @@
+// role.h: the models of the job (actor, reference, critic, reward): where each comes from, and its training state.
+#ifndef DS_ROLE_H
+#define DS_ROLE_H
+
+#include "stage/stage.h"
+
+typedef struct {
+    Model model;
+    Optim optim;  // zero if frozen
+    char *source; // words: the path, or "random"
+} Role;
+
+typedef struct {
+    const char *name; // for messages: "actor"
+    const ModelParams *keys;
+    const char *path; // model file; NULL: a new random model after [actor] arch_*
+    ArchHead head;    // a file with an LM head can become a scalar one (with a new v_head), not the other way
+    bool trained;
+    OptimCfg optim;  // if trained
+    double ema_beta; // < 0: no moving average
+} RoleSpec;
+
+// Collective on run->data; the same code everywhere. DS_ERR_DATA: not a model, another tokenizer than the data's, more
+// tokens than the model has. Owner: caller, role_close (Not collective).
+Err role_open(Run *run, const RoleSpec *spec, Role *role);
+void role_close(Role *role); // accepts a zero one
+
+// Which file a role begins with, NULL if there is none: its own `model`, else the first of `models/<name>.h5` of this
+// run for names[n] that exists, else fallback (may be NULL or ""). Owner: caller, mem_free. Not collective (each rank
+// looks; job.c wrote them).
+char *role_source(const Run *run, const ModelParams *keys, const char *const *names, int n, const char *fallback);
+
+// The optimizer keys of a stage as the optimizer wants them. Not collective.
+OptimCfg role_optim(const TrainParams *train, double lr, int64_t total_steps);
+
+// The dtype of compute for a wished one: bf16 becomes fp32, with words, where the device does not multiply bf16. Not
+// collective.
+DType role_dtype(DType wished);
+
+#endif

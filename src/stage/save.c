@@ -1,0 +1,221 @@
+// save.c: the table of pieces. Every tensor of a kind (weights, first and second moment, average) is cut to what this
+// rank owns; where every rank owns everything (ZeRO stage 0) the ranks take equal shares of the writing.
+#include "stage/save.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "io/ckpt_save.h"
+
+enum { KIND_WEIGHT, KIND_M, KIND_V, KIND_EMA, KINDS };
+static const char *const kind_group[KINDS] = {"/weights", "/adam_m", "/adam_v", "/ema"};
+
+typedef struct {
+    const Weight *w;
+    int kind;
+    int64_t first;
+} PieceRef;
+
+// The tensors and this rank's pieces of one model.
+typedef struct {
+    const Model *model;
+    const Optim *optim;
+    DType dtype; // in the file
+    H5Tensor *tensors;
+    H5Piece *pieces;
+    PieceRef *refs;
+    int n_tensors, n_pieces;
+    float *buffer; // [H5_ROW_MAX], for conversions
+} Table;
+
+static void set_tensor(H5Tensor *t, const Weight *w, const char *group, DType dtype) {
+    *t = (H5Tensor){.dtype = dtype, .ndim = w->ndim, .shape = {w->shape[0], w->shape[1]}};
+    snprintf(t->path, sizeof t->path, "%s/%s", group, w->name);
+}
+
+// Adds the tensor of kind `kind` (stored as `as`) of every weight. whole: this rank takes all of it where it owns all
+// (reading).
+static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
+    const ZeroState *z = &t->model->zero;
+    const int rank = group_rank(run->data), size = group_size(run->data);
+    for (int i = 0; i < t->model->weights.n; i++) {
+        const Weight *w = &t->model->weights.w[i];
+        int64_t first, n;
+        shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
+        if (z->map.shards == 1 && !whole) {
+            first = w->count * rank / size;
+            n = w->count * (rank + 1) / size - first;
+        }
+        set_tensor(&t->tensors[t->n_tensors], w, kind_group[as], t->dtype);
+        if (n > 0) {
+            t->pieces[t->n_pieces] = (H5Piece){.tensor = t->n_tensors, .first = first, .count = n};
+            t->refs[t->n_pieces++] = (PieceRef){w, kind, first};
+        }
+        t->n_tensors++;
+    }
+}
+
+static void table_create(Table *t, const Model *m, const Optim *o, DType dtype) {
+    const int64_t n = (int64_t)m->weights.n * KINDS;
+    *t = (Table){.model = m,
+                 .optim = o,
+                 .dtype = dtype,
+                 .tensors = MEM_NEW(H5Tensor, n),
+                 .pieces = MEM_NEW(H5Piece, n),
+                 .refs = MEM_NEW(PieceRef, n),
+                 .buffer = MEM_NEW(float, H5_ROW_MAX)};
+}
+
+static void table_destroy(Table *t) {
+    mem_free(t->tensors);
+    mem_free(t->pieces);
+    mem_free(t->refs);
+    mem_free(t->buffer);
+}
+
+static void training_table(Table *t, const Run *run, const StageModel *m, bool whole) {
+    table_create(t, m->model, m->optim, DS_F32);
+    for (int kind = 0; kind < KINDS; kind++)
+        if (kind != KIND_EMA || m->optim->ema.data) add_kind(t, run, kind, kind, whole);
+}
+
+static Dev *piece_at(const Table *t, int piece, int64_t offset) {
+    const PieceRef *r = &t->refs[piece];
+    return optim_state(t->optim, r->kind, r->w->block, r->w->offset + r->first + offset);
+}
+
+static Err fetch(void *context, int piece, int64_t offset, int64_t count, void *out) {
+    Table *t = context;
+    const size_t bytes = (size_t)count * sizeof(float);
+    if (t->dtype == DS_F32) {
+        t->model->k->copy_out(out, piece_at(t, piece, offset), bytes);
+        return DS_OK;
+    }
+    t->model->k->copy_out(t->buffer, piece_at(t, piece, offset), bytes);
+    for (int64_t i = 0; i < count; i++) ((uint16_t *)out)[i] = f32_to_bf16(t->buffer[i]);
+    return DS_OK;
+}
+
+static Err put_back(void *context, int piece, int64_t offset, int64_t count, const void *data) {
+    Table *t = context;
+    t->model->k->copy_in(piece_at(t, piece, offset), data, (size_t)count * sizeof(float));
+    return DS_OK;
+}
+
+// The tokenizer and origin that every model file carries.
+typedef struct {
+    ModelMeta meta;
+    ModelPair pairs[ORIGIN_MAX];
+    char *blob;
+} Meta;
+
+static Err meta_fill(Meta *x, const Run *run, const Arch *arch) {
+    Err err = DS_OK;
+    *x = (Meta){.meta = {.arch = arch}};
+    for (int i = 0; i < run->origin->n; i++)
+        x->pairs[i] = (ModelPair){run->origin->entries[i].name, run->origin->entries[i].value};
+    x->meta.origin = x->pairs;
+    x->meta.n_origin = run->origin->n;
+    if (run->tok) {
+        DS_TRY(tok_save(run->tok, &x->blob, &x->meta.tokenizer_bytes));
+        x->meta.tokenizer = x->blob;
+    }
+done:
+    return err;
+}
+
+static ModelFiles files_of(const Run *run) {
+    return run->p->checkpoint.files == FILES_ONE ? MODEL_FILES_ONE : MODEL_FILES_RANK;
+}
+
+static ModelSource source_of(Table *t, const ModelMeta *meta) {
+    return (ModelSource){.meta = meta,
+                         .tensors = t->tensors,
+                         .n_tensors = t->n_tensors,
+                         .pieces = t->pieces,
+                         .n_pieces = t->n_pieces,
+                         .fetch = fetch,
+                         .context = t};
+}
+
+Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel *models, int n, const Kv *kv) {
+    Err err = DS_OK;
+    Table tables[STAGE_MODELS] = {0};
+    Meta metas[STAGE_MODELS] = {0};
+    CkptModel list[STAGE_MODELS] = {0};
+    char *dir = mem_printf("%s/checkpoints", run->p->job.out);
+    for (int i = 0; i < n; i++) {
+        training_table(&tables[i], run, &models[i], false);
+        DS_TRY(meta_fill(&metas[i], run, &models[i].model->arch));
+        list[i] = (CkptModel){.name = models[i].name, .source = source_of(&tables[i], &metas[i].meta)};
+    }
+    CkptOptions options = {
+        .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
+    DS_TRY(ckpt_save(run->data, &options, list, n, kv, NULL));
+done:
+    for (int i = 0; i < n; i++) {
+        table_destroy(&tables[i]);
+        mem_free(metas[i].blob);
+    }
+    mem_free(dir);
+    return err;
+}
+
+// Compute weights from the masters that were put back.
+static void spread_weights(Model *m) {
+    ZeroState *z = &m->zero;
+    if (z->master.data)
+        for (int b = 0; b < z->map.blocks; b++) {
+            int64_t first, n;
+            shard_range(&z->map, b, z->shard, &first, &n);
+            z->k->cast(z->w.dtype, store_at(&z->w, b, first), DS_F32, zero_master(z, b, first), n);
+        }
+    zero_weights_gather(z);
+}
+
+static Err restore_model(Run *run, const char *path, const StageModel *m) {
+    Err err = DS_OK;
+    H5File *file = NULL;
+    Table t = {0};
+    char *name = ckpt_model_path(path, m->name);
+    training_table(&t, run, m, true);
+    DS_TRY(h5_open_checked(name, &file));
+    DS_TRY(h5_parts_read(file, t.tensors, t.n_tensors, t.pieces, t.n_pieces, put_back, &t));
+done:
+    h5_close(&file);
+    table_destroy(&t);
+    mem_free(name);
+    return err;
+}
+
+Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv **kv) {
+    Err err = DS_OK;
+    for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
+    if (!err) err = ckpt_read_state(path, kv);
+    DS_TRY(agree_err(run->data, err));
+    for (int i = 0; i < n; i++) spread_weights(models[i].model);
+done:
+    return err;
+}
+
+Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, bool ema, DType dtype) {
+    Err err = DS_OK;
+    Meta meta = {0};
+    Table t = {0};
+    char *path = stage_model_path(run, name), *dir = mem_printf("%s/models", run->p->job.out);
+    DS_TRY(agree_err(run->data, file_make_dirs(dir)));
+    DS_TRY(meta_fill(&meta, run, &m->arch));
+    table_create(&t, m, optim, dtype);
+    add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
+    ModelSource source = source_of(&t, &meta.meta);
+    DS_TRY(modelfile_save(run->data, path, &source, files_of(run), NULL));
+done:
+    table_destroy(&t);
+    mem_free(meta.blob);
+    mem_free(path);
+    mem_free(dir);
+    return err;
+}

@@ -1,0 +1,83 @@
+// stage.h: what a stage of the job is, and the loop that runs any of them: steps, evaluation, history, checkpoints,
+// stops.
+#ifndef DS_STAGE_H
+#define DS_STAGE_H
+
+#include "comm/group.h"
+#include "io/history.h"
+#include "io/kv.h"
+#include "io/origin.h"
+#include "io/summary.h"
+#include "model/model.h"
+#include "optim/optim.h"
+#include "params/params.h"
+#include "stage/record.h"
+#include "token/bpe.h"
+
+// What all stages of one job share. Made by job.c; views for the stages.
+typedef struct {
+    const Params *p;
+    const Kernels *k;
+    const Group *data;
+    const Origin *origin;
+    Tokenizer *tok; // of the data set, which every model must share; NULL: none
+    Summary *summary;
+    History *history;
+    Rollouts *rollouts;
+    double started;         // clock_now() of the job
+    double last_checkpoint; // clock_now()
+    bool checkpointed;      // this start has written one
+} Run;
+
+// What a step reports.
+typedef struct {
+    bool skipped;   // a number was not finite: no model was updated
+    int64_t tokens; // through the model, over all ranks: for the rate
+    Record record;
+    char note[96]; // for the progress line: "loss 2.31"
+} StepInfo;
+
+// A model whose training state belongs into the stage's checkpoints.
+typedef struct {
+    const char *name;
+    Model *model;
+    Optim *optim;
+} StageModel;
+enum { STAGE_MODELS = 4 };
+
+// All functions are Collective on run->data and return the same code on every rank. `self` is the stage's own state.
+typedef struct {
+    StageKind kind;
+    const char *name; // as [job] stages spells it
+    const char *title;
+    // Loads models and data. Owner of *self: the loop, which calls destroy.
+    Err (*setup)(Run *run, void **self);
+    void (*destroy)(void **self);       // accepts NULL. Not collective
+    int64_t (*steps)(const void *self); // in all. Not collective
+    // Fills list[STAGE_MODELS], returns how many. Not collective.
+    int (*models)(void *self, StageModel *list);
+    // A new stage (not a resumed one) begins: evaluation before.
+    Err (*begin)(Run *run, void *self);
+    // Step number `step`, from 0.
+    Err (*step)(Run *run, void *self, int64_t step, StepInfo *info);
+    // Evaluation after `step` steps; fills its rows of the record. last: the stage is over.
+    Err (*eval)(Run *run, void *self, int64_t step, bool last, Record *record);
+    // Counters, cursors, controllers. Not collective.
+    void (*save)(const void *self, Kv *kv);
+    Err (*load)(void *self, const Kv *kv);
+    // Writes the stage's models; the one that marks the stage as done comes last.
+    Err (*finish)(Run *run, void *self);
+} Stage;
+
+// Runs `stage`, from checkpoint folder `resume` or (NULL) from its beginning. DS_STOP_REQUEUE: stopped early with a
+// checkpoint. Collective on run->data.
+Err stage_run(Run *run, const Stage *stage, const char *resume);
+
+// Before a stage's product is written: notes in summary.json how much of the history belongs to what is done, and
+// writes it. Collective on run->data.
+Err stage_mark(Run *run, const Stage *stage);
+
+// <out>/models/<name>.h5. Owner: caller, mem_free. Not collective.
+char *stage_model_path(const Run *run, const char *name);
+
+#endif

@@ -1,0 +1,220 @@
+// stage_rm.c: pairs of answers through the trunk and a scalar head; a pair stays in one micro-batch.
+#include "stage/stage_rm.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "comm/coll.h"
+#include "loss/loss_pair.h"
+#include "model/head.h"
+#include "stage/feed.h"
+#include "stage/role.h"
+#include "stage/save.h"
+
+typedef struct {
+    Role reward;
+    Feed feed;
+    Acts acts;
+    Batch batch;
+    int32_t *rows;
+    float *values, *dvalues;
+    int64_t cap, steps;
+    PairLossCfg cfg;
+    PairStats first, last; // of the evaluations before and after
+} Rm;
+
+static void destroy(void **self) {
+    Rm *s = *self;
+    if (!s) return;
+    role_close(&s->reward);
+    feed_close(&s->feed);
+    acts_destroy(&s->acts);
+    batch_free(&s->batch);
+    mem_free(s->rows);
+    mem_free(s->values);
+    mem_free(s->dvalues);
+    MEM_FREE(*self);
+}
+
+static Err setup(Run *run, void **self) {
+    Err err = DS_OK;
+    const TrainParams *t = &run->p->rm.train;
+    static const char *const before[] = {"sft"};
+    Rm *s = MEM_NEW(Rm, 1);
+    *self = s;
+    s->cfg = (PairLossCfg){
+        .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
+    char *path = role_source(run, &run->p->reward.common, before, 1, run->p->actor.common.model);
+    DS_TRY(agree_err(run->data, feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed)));
+    s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
+    RoleSpec spec = {.name = "reward",
+                     .keys = &run->p->reward.common,
+                     .path = path,
+                     .head = ARCH_HEAD_SCALAR,
+                     .trained = true,
+                     .optim = role_optim(t, t->lr, s->steps),
+                     .ema_beta = -1};
+    DS_TRY(role_open(run, &spec, &s->reward));
+    const Model *m = &s->reward.model;
+    acts_create(&s->acts, run->k, &m->arch, m->dt, true, run->p->reward.common.recompute == RECOMPUTE_BLOCK);
+    log_info("  data      %s: %lld pairs, %lld held out; %lld steps of %lld", run->p->data.rm_file,
+             (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
+done:
+    mem_free(path);
+    return err;
+}
+
+static int64_t steps(const void *self) { return ((const Rm *)self)->steps; }
+
+static int models(void *self, StageModel *list) {
+    Rm *s = self;
+    list[0] = (StageModel){"reward", &s->reward.model, &s->reward.optim};
+    return 1;
+}
+
+// Reads micro-batch m and computes a value for every token.
+static Err forward(Rm *s, int64_t m) {
+    Err err = DS_OK;
+    DS_TRY(feed_batch(&s->feed, m, &s->batch));
+    const int64_t n = s->batch.n;
+    if (s->cap < n) {
+        s->rows = mem_grow(s->rows, s->cap, n, sizeof *s->rows);
+        s->values = mem_grow(s->values, s->cap, n, sizeof *s->values);
+        s->dvalues = mem_grow(s->dvalues, s->cap, n, sizeof *s->dvalues);
+        for (int64_t i = s->cap; i < n; i++) s->rows[i] = (int32_t)i;
+        s->cap = n;
+    }
+    model_fwd(&s->reward.model, &s->acts, &s->batch, n, NULL);
+    head_scalar_fwd(&s->reward.model, &s->acts, s->rows, n, s->values);
+done:
+    return err;
+}
+
+static Err evaluate(Run *run, Rm *s, PairStats *stats) {
+    Err err = DS_OK;
+    int64_t limit = run->p->rm.train.eval_samples, n = s->feed.n_eval;
+    *stats = (PairStats){0};
+    if (limit > 0 && n > limit) n = limit;
+    if (n == 0) return DS_OK;
+    err = feed_eval(&s->feed, 0, n);
+    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
+        err = forward(s, m);
+        if (!err) loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, 0, NULL, stats);
+    }
+    DS_TRY(agree_err(run->data, err));
+    coll_sum_f64(run->data, (double *)stats, PAIR_STATS_DOUBLES);
+done:
+    return err;
+}
+
+static void say(const char *when, const PairStats *x) {
+    double low, high;
+    if (x->pairs == 0) return;
+    loss_pair_interval(x->right, x->pairs, &low, &high);
+    log_info("  %-9s accuracy %.1f %% [%.1f, %.1f] on %.0f held-out pairs; score %.3f chosen, %.3f rejected", when,
+             100 * x->right / x->pairs, 100 * low, 100 * high, x->pairs, x->chosen / x->pairs, x->rejected / x->pairs);
+}
+
+static Err begin(Run *run, void *self) {
+    Rm *s = self;
+    Err err = evaluate(run, s, &s->first);
+    if (!err) say("before", &s->first);
+    return err;
+}
+
+static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
+    Err err = DS_OK;
+    Rm *s = self;
+    Optim *o = &s->reward.optim;
+    PairStats stats = {0};
+    (void)at;
+    err = feed_next(&s->feed, run->p->rm.train.global_batch);
+    const double scale = 1 / (double)ds_max(1, s->feed.n);
+    optim_begin(o);
+    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
+        err = forward(s, m);
+        if (err) break;
+        loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, scale, s->dvalues, &stats);
+        head_scalar_bwd(&s->reward.model, &s->acts, s->dvalues);
+        model_bwd(&s->reward.model, &s->acts);
+    }
+    DS_TRY(agree_err(run->data, err));
+    coll_sum_f64(run->data, (double *)&stats, PAIR_STATS_DOUBLES);
+    double loss = stats.loss * scale, norm = optim_reduce(o);
+    info->skipped = !isfinite(norm) || !isfinite(loss);
+    info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
+    info->record.v[R_LOSS] = loss;
+    info->record.v[R_GRAD_NORM] = norm;
+    info->record.v[R_ACCURACY] = stats.right / stats.pairs;
+    info->record.v[R_CHOSEN] = stats.chosen / stats.pairs;
+    info->record.v[R_REJECTED] = stats.rejected / stats.pairs;
+    info->tokens = s->feed.tokens;
+    snprintf(info->note, sizeof info->note, "loss %.4f accuracy %.2f", loss, stats.right / stats.pairs);
+done:
+    return err;
+}
+
+static Err eval(Run *run, void *self, int64_t at, bool last, Record *record) {
+    Err err = DS_OK;
+    Rm *s = self;
+    (void)at;
+    DS_TRY(evaluate(run, s, &s->last));
+    record->v[R_EVAL_ACCURACY] = s->last.right / s->last.pairs;
+    say(last ? "after" : "eval", &s->last);
+done:
+    return err;
+}
+
+static void save(const void *self, Kv *kv) {
+    const Rm *s = self;
+    loader_save(&s->feed.train, "rm.loader", kv);
+    kv_put_i64(kv, "rm.optim_steps", s->reward.optim.steps);
+    kv_put_array(kv, "rm.first", DS_F64, PAIR_STATS_DOUBLES, &s->first);
+}
+
+static Err load(void *self, const Kv *kv) {
+    Err err = DS_OK;
+    Rm *s = self;
+    DS_TRY(loader_load(&s->feed.train, "rm.loader", kv));
+    DS_TRY(kv_get_i64(kv, "rm.optim_steps", &s->reward.optim.steps));
+    DS_TRY(kv_copy_array(kv, "rm.first", DS_F64, PAIR_STATS_DOUBLES, &s->first));
+done:
+    return err;
+}
+
+static Err finish(Run *run, void *self) {
+    Err err = DS_OK;
+    Rm *s = self;
+    Arch *a = &s->reward.model.arch;
+    double low, high;
+    if (run->p->rm.normalize && s->last.pairs > 0) {
+        loss_pair_moments(&s->last, &a->score_mean, &a->score_std);
+        if (!(a->score_std > 0)) a->score_std = 1;
+    }
+    loss_pair_interval(s->last.right, s->last.pairs, &low, &high);
+    summary_put(run->summary, "rm.accuracy_before", s->first.right / s->first.pairs);
+    summary_put(run->summary, "rm.accuracy_after", s->last.right / s->last.pairs);
+    summary_put(run->summary, "rm.accuracy_low", low);
+    summary_put(run->summary, "rm.accuracy_high", high);
+    DS_TRY(stage_mark(run, &stage_rm));
+    DS_TRY(save_model(run, "rm", &s->reward.model, &s->reward.optim, false, run->p->reward.common.dtype));
+done:
+    return err;
+}
+
+const Stage stage_rm = {.kind = STAGE_RM,
+                        .name = "rm",
+                        .title = "reward model",
+                        .setup = setup,
+                        .destroy = destroy,
+                        .steps = steps,
+                        .models = models,
+                        .begin = begin,
+                        .step = step,
+                        .eval = eval,
+                        .save = save,
+                        .load = load,
+                        .finish = finish};

@@ -1,0 +1,209 @@
+// stage_sft.c: next-token loss over answers; the denominator is the count of the whole step, over ranks and
+// micro-batches.
+#include "stage/stage_sft.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "comm/coll.h"
+#include "loss/loss_lm.h"
+#include "model/head.h"
+#include "stage/feed.h"
+#include "stage/role.h"
+#include "stage/save.h"
+
+typedef struct {
+    Role actor;
+    Feed feed;
+    Acts acts;
+    Batch batch;
+    int32_t *rows, *targets;
+    int64_t rows_cap, steps;
+    double nll_first, nll_last;
+} Sft;
+
+// What the loss of one micro-batch needs and gives.
+typedef struct {
+    double scale, loss;
+} Nll;
+
+static void nll_loss(void *user, int64_t first, int64_t n, const float *logp, const float *entropy, float *dlogp,
+                     float *dentropy) {
+    Nll *x = user;
+    (void)first, (void)entropy, (void)dentropy;
+    x->loss += loss_lm(n, logp, NULL, x->scale, dlogp);
+}
+
+static void destroy(void **self) {
+    Sft *s = *self;
+    if (!s) return;
+    role_close(&s->actor);
+    feed_close(&s->feed);
+    acts_destroy(&s->acts);
+    batch_free(&s->batch);
+    mem_free(s->rows);
+    mem_free(s->targets);
+    MEM_FREE(*self);
+}
+
+static Err setup(Run *run, void **self) {
+    Err err = DS_OK;
+    const TrainParams *t = &run->p->sft.train;
+    Sft *s = MEM_NEW(Sft, 1);
+    *self = s;
+    DS_TRY(agree_err(run->data, feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens,
+                                          run->p->sft.loss_on == LOSS_ON_ALL, &s->feed)));
+    s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
+    const char *model = run->p->actor.common.model;
+    RoleSpec spec = {.name = "actor",
+                     .keys = &run->p->actor.common,
+                     .path = model[0] ? model : NULL,
+                     .head = ARCH_HEAD_LM,
+                     .trained = true,
+                     .optim = role_optim(t, t->lr, s->steps),
+                     .ema_beta = -1};
+    DS_TRY(role_open(run, &spec, &s->actor));
+    const Model *m = &s->actor.model;
+    acts_create(&s->acts, run->k, &m->arch, m->dt, true, run->p->actor.common.recompute == RECOMPUTE_BLOCK);
+    log_info("  data      %s: %lld samples, %lld held out; %lld steps of %lld", run->p->data.sft_file,
+             (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
+done:
+    return err;
+}
+
+static int64_t steps(const void *self) { return ((const Sft *)self)->steps; }
+
+static int models(void *self, StageModel *list) {
+    Sft *s = self;
+    list[0] = (StageModel){"actor", &s->actor.model, &s->actor.optim};
+    return 1;
+}
+
+// Reads micro-batch m and runs the layers; returns the number of target rows in *n.
+static Err forward(Sft *s, int64_t m, int64_t *n) {
+    Err err = DS_OK;
+    DS_TRY(feed_batch(&s->feed, m, &s->batch));
+    if (s->rows_cap < s->batch.n) {
+        s->rows = mem_grow(s->rows, s->rows_cap, s->batch.n, sizeof *s->rows);
+        s->targets = mem_grow(s->targets, s->rows_cap, s->batch.n, sizeof *s->targets);
+        s->rows_cap = s->batch.n;
+    }
+    *n = feed_targets(&s->batch, s->rows, s->targets);
+    model_fwd(&s->actor.model, &s->acts, &s->batch, *n, NULL);
+done:
+    return err;
+}
+
+static Err evaluate(Run *run, Sft *s, double *nll) {
+    Err err = DS_OK;
+    int64_t limit = run->p->sft.train.eval_samples, n = s->feed.n_eval, rows;
+    double sum = 0;
+    *nll = NAN;
+    if (limit > 0 && n > limit) n = limit;
+    if (n == 0) return DS_OK;
+    err = feed_eval(&s->feed, 0, n);
+    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
+        err = forward(s, m, &rows);
+        if (err || rows == 0) continue;
+        float *logp = MEM_NEW(float, rows);
+        head_lm_score(&s->actor.model, &s->acts, s->rows, s->targets, rows, 1, logp, NULL);
+        sum += loss_lm(rows, logp, NULL, 0, NULL);
+        mem_free(logp);
+    }
+    DS_TRY(agree_err(run->data, err));
+    coll_sum_f64(run->data, &sum, 1);
+    *nll = sum / (double)s->feed.counted;
+done:
+    return err;
+}
+
+static Err begin(Run *run, void *self) {
+    Sft *s = self;
+    Err err = evaluate(run, s, &s->nll_first);
+    if (!err && isfinite(s->nll_first)) log_info("  before    perplexity %.3f on held-out samples", exp(s->nll_first));
+    return err;
+}
+
+static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
+    Err err = DS_OK;
+    Sft *s = self;
+    Optim *o = &s->actor.optim;
+    (void)at;
+    err = feed_next(&s->feed, run->p->sft.train.global_batch);
+    Nll nll = {.scale = 1 / (double)ds_max(1, s->feed.counted)};
+    optim_begin(o);
+    for (int64_t m = 0, rows; !err && m < feed_batches(&s->feed); m++) {
+        err = forward(s, m, &rows);
+        if (err) break;
+        head_lm_train(&s->actor.model, &s->acts, s->rows, s->targets, rows, 1, nll_loss, &nll);
+        model_bwd(&s->actor.model, &s->acts);
+    }
+    DS_TRY(agree_err(run->data, err));
+    coll_sum_f64(run->data, &nll.loss, 1);
+    double loss = nll.loss * nll.scale, norm = optim_reduce(o);
+    info->skipped = !isfinite(norm) || !isfinite(loss);
+    info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
+    info->record.v[R_LOSS] = loss;
+    info->record.v[R_GRAD_NORM] = norm;
+    info->tokens = s->feed.tokens;
+    snprintf(info->note, sizeof info->note, "loss %.4f", loss);
+done:
+    return err;
+}
+
+static Err eval(Run *run, void *self, int64_t at, bool last, Record *record) {
+    Err err = DS_OK;
+    Sft *s = self;
+    DS_TRY(evaluate(run, s, &s->nll_last));
+    record->v[R_EVAL_NLL] = s->nll_last;
+    if (isfinite(s->nll_last))
+        log_info("  %-9s perplexity %.3f on held-out samples after %lld steps", last ? "after" : "eval",
+                 exp(s->nll_last), (long long)at);
+done:
+    return err;
+}
+
+static void save(const void *self, Kv *kv) {
+    const Sft *s = self;
+    loader_save(&s->feed.train, "sft.loader", kv);
+    kv_put_i64(kv, "sft.optim_steps", s->actor.optim.steps);
+    kv_put_f64(kv, "sft.nll_first", s->nll_first);
+}
+
+static Err load(void *self, const Kv *kv) {
+    Err err = DS_OK;
+    Sft *s = self;
+    DS_TRY(loader_load(&s->feed.train, "sft.loader", kv));
+    DS_TRY(kv_get_i64(kv, "sft.optim_steps", &s->actor.optim.steps));
+    DS_TRY(kv_get_f64(kv, "sft.nll_first", &s->nll_first));
+done:
+    return err;
+}
+
+static Err finish(Run *run, void *self) {
+    Err err = DS_OK;
+    Sft *s = self;
+    summary_put(run->summary, "sft.perplexity_before", exp(s->nll_first));
+    summary_put(run->summary, "sft.perplexity_after", exp(s->nll_last));
+    DS_TRY(stage_mark(run, &stage_sft));
+    DS_TRY(save_model(run, "sft", &s->actor.model, &s->actor.optim, false, run->p->actor.common.dtype));
+done:
+    return err;
+}
+
+const Stage stage_sft = {.kind = STAGE_SFT,
+                         .name = "sft",
+                         .title = "supervised fine-tuning",
+                         .setup = setup,
+                         .destroy = destroy,
+                         .steps = steps,
+                         .models = models,
+                         .begin = begin,
+                         .step = step,
+                         .eval = eval,
+                         .save = save,
+                         .load = load,
+                         .finish = finish};

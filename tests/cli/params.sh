@@ -1,0 +1,53 @@
+#!/bin/sh
+# params.sh: --keys and --check as a user types them. From the repository root; a line a case; exit 1 if one fails.
+tmp=build/tmp/cli_params
+mkdir -p $tmp
+failed=0
+
+# case NAME CODE WORDS COMMAND...: the command ends with CODE and says WORDS (a fixed string) on stdout or stderr.
+case_() {
+    name=$1 code=$2 words=$3
+    shift 3
+    "$@" >$tmp/said 2>&1
+    got=$?
+    if [ $got -ne "$code" ]; then
+        echo "FAIL $name: exit code $got, expected $code: $(head -n 1 $tmp/said)"
+        failed=1
+    elif ! grep -qF -- "$words" $tmp/said; then
+        echo "FAIL $name: expected \"$words\", it said \"$(head -n 1 $tmp/said)\""
+        failed=1
+    else
+        echo "ok $name"
+    fi
+}
+
+case_ params_keys 0 'ppo.kl_coef = 0.1' ./dschat --keys
+case_ params_keys_type 0 'a number from 0 to 1000]' ./dschat --keys
+for file in inputs/*.in; do
+    case_ "params_check_$(basename "$file" .in)" 0 '' ./dschat --check "$file"
+done
+
+printf '[job]\nseed = 1\n\n[ppo]\nkl_coeff = 0.2\n' >$tmp/unknown.in
+case_ params_unknown_key 2 "$tmp/unknown.in:5: unknown key 'kl_coeff' in [ppo]; did you mean 'kl_coef'?" \
+    ./dschat --check $tmp/unknown.in
+case_ params_unknown_key_run 2 "$tmp/unknown.in:5: unknown key" ./dschat $tmp/unknown.in
+printf '[jbo]\n' >$tmp/section.in
+case_ params_unknown_section 2 \
+    "$tmp/section.in:1: unknown section [jbo]; did you mean [job]?" ./dschat --check $tmp/section.in
+printf '[sft]\nlr = fast\n' >$tmp/type.in
+case_ params_wrong_type 2 "$tmp/type.in:2: [sft] lr = fast: not a number" ./dschat --check $tmp/type.in
+printf '[sft]\nlr = 11\n' >$tmp/range.in
+case_ params_out_of_range 2 "out of range; expected a number from 0 to 10" ./dschat --check $tmp/range.in
+printf '[ppo]\nglobal_batch = 48\n' >$tmp/batch.in
+case_ params_contradiction 2 \
+    "$tmp/batch.in:2: [ppo] global_batch = 48: expected a divisor" ./dschat --check $tmp/batch.in
+case_ params_override 0 '' ./dschat --check $tmp/batch.in ppo.rollout_batch=96
+case_ params_override_unknown 2 "did you mean 'seed'?" ./dschat --check inputs/params.in job.sede=3
+printf '[job]\ndevice = cuda\n' >$tmp/cuda.in
+case_ params_not_built 2 "the CUDA back end is not built" ./dschat --check $tmp/cuda.in
+case_ params_no_file 2 "$tmp/absent.in" ./dschat --check $tmp/absent.in
+head -c 4096 /dev/urandom >$tmp/binary.in
+case_ params_binary 2 "$tmp/binary.in:" ./dschat --check $tmp/binary.in
+
+rm -rf $tmp
+exit $failed

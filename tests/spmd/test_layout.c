@@ -1,0 +1,252 @@
+// test_layout.c: one training step of a tiny model under every layout: gradients of 16 sequences cut into any number of
+// ranks and micro-batches agree to 1e-6; ZeRO stages 0 and 1 give the same bits; the same prompts give the same
+// answers.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "comm/coll.h"
+#include "comm/world.h"
+#include "gen/decode.h"
+#include "model/head.h"
+#include "optim/optim.h"
+
+enum { SEQUENCES = 16, LONGEST = 24, VOCAB = 61 };
+static const Kernels *kernels;
+
+static Arch tiny_arch(void) {
+    Arch a;
+    arch_family_defaults(&a, ARCH_LLAMA);
+    a.layers = 2, a.width = a.embed_width = 32, a.heads = 4, a.kv_heads = 2, a.head_dim = a.rotary_dim = 8;
+    a.ffn = 48, a.vocab = VOCAB, a.max_positions = 64, a.tied = 1, a.init_std = 0.2;
+    return a;
+}
+
+static int64_t length_of(int64_t s) { return 2 + (s * 7) % (LONGEST - 2); }
+static int32_t token_of(int64_t s, int64_t t) { return (int32_t)((s * 31 + t * t * 7 + 3) % VOCAB); }
+
+static void fill(Batch *b, int64_t first, int64_t n) {
+    batch_reserve(b, n * LONGEST, n);
+    b->n = b->n_seq = 0;
+    b->starts[0] = 0;
+    for (int64_t s = first; s < first + n; s++) {
+        for (int64_t t = 0; t < length_of(s); t++) {
+            b->ids[b->n] = token_of(s, t);
+            b->pos[b->n++] = (int32_t)t;
+        }
+        b->starts[++b->n_seq] = (int32_t)b->n;
+    }
+}
+
+static void mean_nll(void *user, int64_t first, int64_t n, const float *logp, const float *entropy, float *dlogp,
+                     float *dentropy) {
+    (void)first, (void)logp, (void)entropy, (void)dentropy;
+    for (int64_t i = 0; i < n; i++) dlogp[i] = (float)(-1 / *(double *)user);
+}
+
+// Gradients of the mean over all 16 sequences; this rank of g takes its share, in micro-batches of `micro` sequences.
+static void backward(Model *m, const Group *g, int64_t micro) {
+    const int64_t share = SEQUENCES / group_size(g), from = share * group_rank(g);
+    double count = 0;
+    for (int64_t s = 0; s < SEQUENCES; s++) count += (double)length_of(s) - 1;
+    Acts a;
+    Batch b = {0};
+    int32_t rows[SEQUENCES * LONGEST], targets[SEQUENCES * LONGEST];
+    acts_create(&a, kernels, &m->arch, m->dt, true, false);
+    store_zero(&m->zero.g);
+    for (int64_t at = 0; at < share; at += micro) {
+        fill(&b, from + at, ds_min(micro, share - at));
+        int64_t n = 0;
+        for (int64_t s = 0; s < b.n_seq; s++)
+            for (int32_t t = b.starts[s]; t + 1 < b.starts[s + 1]; t++) rows[n] = t, targets[n++] = b.ids[t + 1];
+        model_fwd(m, &a, &b, n, NULL);
+        head_lm_train(m, &a, rows, targets, n, 1, mean_nll, &count);
+        model_bwd(m, &a);
+    }
+    acts_destroy(&a);
+    batch_free(&b);
+}
+
+// The summed gradient without padding. Owner: caller, mem_free.
+static float *gradient(const Group *g, int64_t micro, int64_t *n) {
+    Arch arch = tiny_arch();
+    Model m;
+    model_create(&m, kernels, &arch, DS_F32, g, 0, true);
+    model_init_random(&m, 5, -1);
+    backward(&m, g, micro);
+    zero_grad_sum(&m.zero);
+    *n = shard_total(&m.zero.map);
+    float *x = MEM_NEW(float, *n);
+    kernels->copy_out(x, m.zero.g.data, (size_t)*n * sizeof *x);
+    model_destroy(&m);
+    return x;
+}
+
+// All ranks with any micro-batch against one rank with all 16 sequences at once (with 1, 2 and 4 ranks: 1 x 16, 2 x 8,
+// 4 x 4).
+static void gradient_layouts(void **state) {
+    (void)state;
+    const Group *world = group_world();
+    if (SEQUENCES % group_size(world)) skip();
+    Group *alone = group_split(world, group_rank(world), 0);
+    int64_t n, share = SEQUENCES / group_size(world), micros[] = {share, ds_max(1, share / 2), 1};
+    float *want = gradient(alone, SEQUENCES, &n);
+    double worst = 0;
+    for (int i = 0; i < DS_COUNT(micros); i++) {
+        float *got = gradient(world, micros[i], &n);
+        double diff = 0, norm = 0;
+        for (int64_t e = 0; e < n; e++) {
+            diff += pow((double)got[e] - want[e], 2);
+            norm += pow(want[e], 2);
+        }
+        assert_true(norm > 0);
+        worst = fmax(worst, sqrt(diff / norm));
+        mem_free(got);
+    }
+    printf("    %d ranks: worst relative error of the gradient %.2e\n", group_size(world), worst);
+    assert_true(worst < 1e-6);
+    mem_free(want);
+    group_destroy(&alone);
+}
+
+// Five steps under a ZeRO stage; the hash of the weights.
+static Xxh128Hex train(int stage, DType dt, double *norm) {
+    Arch arch = tiny_arch();
+    Model m;
+    Optim o;
+    OptimCfg cfg = {.beta1 = 0.9,
+                    .beta2 = 0.95,
+                    .eps = 1e-8,
+                    .weight_decay = 0.1,
+                    .clip = 0.5,
+                    .sched = {.form = SCHED_CONSTANT, .lr = 1e-2, .total_steps = 5}};
+    model_create(&m, kernels, &arch, dt, group_world(), stage, true);
+    model_init_random(&m, 5, -1);
+    zero_master_reset(&m.zero);
+    optim_create(&o, &m.zero, &cfg, -1);
+    for (int i = 0; i < 5; i++) {
+        backward(&m, group_world(), 4);
+        *norm = optim_reduce(&o);
+        optim_apply(&o);
+    }
+    int64_t n = 0, total = arch_param_count(&arch);
+    float *all = MEM_NEW(float, total);
+    for (int i = 0; i < m.weights.n; i++) {
+        model_weight_get(&m, &m.weights.w[i], 0, m.weights.w[i].count, all + n);
+        n += m.weights.w[i].count;
+    }
+    Xxh128Hex hash = hash_xxh128(all, (size_t)total * sizeof *all);
+    mem_free(all);
+    optim_destroy(&o);
+    model_destroy(&m);
+    return hash;
+}
+
+static void zero_stages(void **state) {
+    (void)state;
+    if (16 % group_size(group_world())) skip();
+    const DType types[] = {DS_F32, DS_BF16};
+    for (int t = 0; t < DS_COUNT(types); t++) {
+        double norm0, norm1;
+        Xxh128Hex zero = train(0, types[t], &norm0), one = train(1, types[t], &norm1);
+        assert_true(norm0 == norm1);
+        assert_string_equal(zero.hex, one.hex);
+        Xxh128Hex *all = MEM_NEW(Xxh128Hex, group_size(group_world()));
+        coll_allgather(group_world(), &one, sizeof one, all);
+        for (int r = 0; r < group_size(group_world()); r++) assert_string_equal(all[r].hex, one.hex);
+        mem_free(all);
+    }
+}
+
+// ---- generation ----
+
+enum { PROMPTS = 33, NEW = 12 };
+
+// Answers the prompts rank, rank + size, ... with `slots` at once; ids and log-probs by prompt number.
+static void generate(const Model *m, int rank, int size, int64_t slots, int64_t prefill, int32_t *ids, float *logp,
+                     int64_t *count) {
+    int32_t prompt[PROMPTS][LONGEST], stop = 7;
+    GenRequest req[PROMPTS];
+    int64_t n = 0;
+    for (int64_t i = rank; i < PROMPTS; i += size) {
+        for (int64_t t = 0; t < length_of(i); t++) prompt[i][t] = token_of(i, t);
+        req[n++] = (GenRequest){.prompt = prompt[i],
+                                .n_prompt = length_of(i),
+                                .id = (uint64_t)i,
+                                .max_new = NEW,
+                                .ids = ids + i * NEW,
+                                .logp = logp + i * NEW};
+    }
+    GenCfg cfg = {
+        .sample = {.temperature = 0.8f, .top_k = 20, .top_p = 0.95f}, .seed = 9, .stop_ids = &stop, .n_stop_ids = 1};
+    Gen *g = gen_create(m, slots, LONGEST + NEW, prefill, 16);
+    gen_run(g, &cfg, req, n, NULL, NULL);
+    gen_destroy(&g);
+    for (int64_t i = 0; i < n; i++) count[rank + i * size] = req[i].n;
+}
+
+// Every batch size gives the same tokens and the same bits of log-prob, and these are what training computes for the
+// same tokens.
+static void same_answers(void **state) {
+    (void)state;
+    Arch arch = tiny_arch();
+    Model m;
+    model_create(&m, kernels, &arch, DS_F32, group_world(), 0, false);
+    model_init_random(&m, 5, -1);
+    static int32_t ids[3][PROMPTS * NEW];
+    static float logp[3][PROMPTS * NEW];
+    static int64_t count[3][PROMPTS];
+    const int64_t slots[] = {1, 7, 32}, prefill[] = {LONGEST, 40, 1000};
+    for (int c = 0; c < 3; c++) generate(&m, 0, 1, slots[c], prefill[c], ids[c], logp[c], count[c]);
+    for (int c = 1; c < 3; c++) {
+        assert_memory_equal(count[0], count[c], sizeof count[0]);
+        assert_memory_equal(ids[0], ids[c], sizeof ids[0]);
+        assert_memory_equal(logp[0], logp[c], sizeof logp[0]);
+    }
+    Acts a;
+    Batch b = {0};
+    acts_create(&a, kernels, &arch, DS_F32, true, false);
+    for (int64_t i = 0; i < PROMPTS; i++) {
+        const int64_t n = length_of(i), k = count[0][i];
+        int32_t rows[NEW], targets[NEW];
+        float score[NEW];
+        batch_reserve(&b, n + k, 1);
+        b.n = n + k, b.n_seq = 1, b.starts[0] = 0, b.starts[1] = (int32_t)(n + k);
+        for (int64_t t = 0; t < n + k; t++) {
+            b.ids[t] = t < n ? token_of(i, t) : ids[0][i * NEW + t - n];
+            b.pos[t] = (int32_t)t;
+        }
+        for (int64_t t = 0; t < k; t++) rows[t] = (int32_t)(n + t - 1), targets[t] = ids[0][i * NEW + t];
+        model_fwd(&m, &a, &b, k, NULL);
+        head_lm_score(&m, &a, rows, targets, k, 1 / 0.8f, score, NULL);
+        assert_memory_equal(score, logp[0] + i * NEW, (size_t)k * sizeof *score);
+    }
+    // The ranks together, each with its share: the same tokens.
+    const Group *world = group_world();
+    static int32_t mine[PROMPTS * NEW];
+    static float unused[PROMPTS * NEW];
+    static int64_t mine_count[PROMPTS], all[PROMPTS * NEW];
+    generate(&m, group_rank(world), group_size(world), 5, 64, mine, unused, mine_count);
+    for (int64_t i = 0; i < PROMPTS * NEW; i++) all[i] = mine[i];
+    coll_sum_i64(world, all, PROMPTS * NEW);
+    for (int64_t i = 0; i < PROMPTS * NEW; i++) assert_int_equal(all[i], ids[0][i]);
+    acts_destroy(&a);
+    batch_free(&b);
+    model_destroy(&m);
+}
+
+int main(void) {
+    world_init();
+    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradient_layouts), cmocka_unit_test(zero_stages),
+                                       cmocka_unit_test(same_answers)};
+    int failed = cmocka_run_group_tests_name("layout", tests, NULL, NULL);
+    world_finalize();
+    return failed;
+}

@@ -1,0 +1,504 @@
+// Checkpoints: written whole or not at all, found again, loaded at any number of pieces. Runs on one rank, or on any
+// number under mpirun: the collective tests share a folder, the others use one a rank.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "comm/agree.h"
+#include "comm/coll.h"
+#include "comm/world.h"
+#include "io/ckpt_save.h"
+#include "io/manifest.h"
+
+#ifdef __SANITIZE_ADDRESS__
+// MPI's plug-ins are unloaded with memory of theirs still held, so that leaks here could not be told apart.
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "detect_leaks=0"; }
+#endif
+
+static char own[64], all[64]; // folders
+
+static void expect(Err got, Err want, const char *words) {
+    char text[2048];
+    snprintf(text, sizeof text, "%s", err_text());
+    err_clear();
+    if (got != want || !strstr(text, words))
+        fail_msg("got %d \"%s\", expected %d and the words \"%s\"", got, text, want, words);
+}
+
+static void ok(Err err) { expect(err, DS_OK, ""); }
+
+static char *in(const char *dir, const char *name) { // valid until the sixteenth call after it
+    static char *paths[16];
+    static int next;
+    char **p = &paths[next++ % 16];
+    mem_free(*p);
+    return *p = mem_printf("%s/%s", dir, name);
+}
+
+// ---- key-value store, manifest, names ----
+
+static void test_kv(void **state) {
+    (void)state;
+    Kv *kv = kv_create(), *back;
+    H5File *f;
+    int64_t v, n;
+    double r;
+    const float prices[3] = {1.5f, -2, 3};
+    const void *data;
+    kv_put_i64(kv, "loader.cursor", INT64_MAX - 1);
+    kv_put_f64(kv, "scale", 1);
+    kv_put_f64(kv, "scale", 65536.5); // replaces
+    kv_put_array(kv, "prices", DS_F32, 3, prices);
+    kv_put_array(kv, "none", DS_I64, 0, NULL);
+    assert_int_equal(kv_bytes(kv), 8 + 8 + 12);
+    ok(h5_create(in(own, "kv.h5"), &f));
+    ok(kv_write(kv, f));
+    ok(h5_commit(&f));
+    ok(h5_open_checked(in(own, "kv.h5"), &f));
+    ok(kv_read(f, &back));
+    h5_close(&f);
+    ok(kv_get_i64(back, "loader.cursor", &v));
+    assert_true(v == INT64_MAX - 1);
+    ok(kv_get_f64(back, "scale", &r));
+    assert_true(r == 65536.5);
+    ok(kv_get_array(back, "prices", DS_F32, &n, &data));
+    assert_int_equal(n, 3);
+    assert_memory_equal(data, prices, sizeof prices);
+    ok(kv_get_array(back, "none", DS_I64, &n, &data));
+    assert_int_equal(n, 0);
+    assert_true(kv_has(back, "none") && !kv_has(back, "some"));
+    expect(kv_get_i64(back, "scale", &v), DS_ERR_DATA, "entry \"scale\" holds fp64, expected int64");
+    expect(kv_get_i64(back, "some", &v), DS_ERR_DATA, "kv.h5: has no entry \"some\"");
+    expect(kv_copy_array(back, "prices", DS_F32, 2, &r), DS_ERR_DATA, "has 3 elements, expected 2");
+    kv_destroy(&back);
+    kv_destroy(&kv);
+}
+
+static void test_manifest(void **state) {
+    (void)state;
+    Manifest m = {0}, back = {0};
+    Xxh128Hex a, b;
+    size_t bytes;
+    ok(file_make_dirs(in(own, "m/actor.shards")));
+    ok(file_write_atomic(in(own, "m/actor.shards/00000.h5"), "0123456789", 10));
+    ok(file_write_atomic(in(own, "m/trainer.h5"), "abc", 3));
+    ok(manifest_add_file(&m, in(own, "m"), "trainer.h5"));
+    ok(manifest_add_file(&m, in(own, "m"), "actor.shards/00000.h5"));
+    manifest_add_rows(&m, "actor.h5", "/weights/x", 0, 10, hash_xxh128("x", 1));
+    ok(manifest_write(&m, in(own, "m"), &a));
+    ok(manifest_read(&back, in(own, "m"), &b));
+    assert_string_equal(a.hex, b.hex);
+    assert_int_equal(back.n, 3);
+    ok(manifest_check_sizes(&back, in(own, "m")));
+    ok(manifest_check_hashes(&back, in(own, "m"), 0, 1));
+    ok(file_write_atomic(in(own, "m/actor.shards/00000.h5"), "0123456780", 10));
+    ok(manifest_check_sizes(&back, in(own, "m")));
+    expect(manifest_check_hashes(&back, in(own, "m"), 0, 1), DS_ERR_DATA, "actor.shards/00000.h5: is damaged");
+    ok(manifest_check_hashes(&back, in(own, "m"), 1, 2)); // the other rank's share
+    ok(file_write_atomic(in(own, "m/trainer.h5"), "abcd", 4));
+    expect(manifest_check_sizes(&back, in(own, "m")), DS_ERR_DATA, "trainer.h5: has 4 bytes, its manifest says 3");
+    expect(manifest_add_file(&m, own, "../x"), DS_ERR_BUG, "not a legal name");
+    manifest_free(&m), manifest_free(&back);
+    const char *const bad[] = {"file 1 00 x\n",
+                               "file -1 00000000000000000000000000000000 x\n",
+                               "hello\n",
+                               "file 1 00000000000000000000000000000000 ../x\n",
+                               "file 1 00000000000000000000000000000000 /etc/passwd\n",
+                               "file 1 00000000000000000000000000000000 a/b\n",
+                               "file 1 00000000000000000000000000000000 x",
+                               "\n",
+                               "file 1 00000000000000000000000000000000 a.shards/../b\n",
+                               "rows 1 2 00000000000000000000000000000000 \n",
+                               "file 1 00000000000000000000000000000000 a.shards/.b\n"};
+    for (int i = 0; i < DS_COUNT(bad); i++) {
+        expect(manifest_unpack(&m, bad[i], strlen(bad[i]), "test"), DS_ERR_DATA, "line 1 is damaged");
+        manifest_free(&m);
+    }
+    char *text = manifest_pack(&m, &bytes);
+    assert_int_equal(bytes, 0);
+    mem_free(text);
+}
+
+static void test_names(void **state) {
+    (void)state;
+    const char *stage;
+    int64_t step;
+    assert_true(ckpt_parse("out/checkpoints/ppo-000123", &stage, &step) && !strcmp(stage, "ppo") && step == 123);
+    char *path = ckpt_path("d", "rm", 7);
+    assert_string_equal(path, "d/rm-000007");
+    assert_true(ckpt_parse(path, &stage, &step) && !strcmp(stage, "rm") && step == 7);
+    mem_free(path);
+    const char *const bad[] = {
+        "ppo", "ppo-", "ppo-1x", ".tmp-ppo-000001", "dpo-1", "ppo--1", "sft-99999999999999999999"};
+    for (int i = 0; i < DS_COUNT(bad); i++) assert_false(ckpt_parse(bad[i], &stage, &step));
+}
+
+static void test_starts(void **state) {
+    (void)state;
+    ok(ckpt_count_start(own, NULL));
+    ok(ckpt_count_start(own, NULL));
+    ok(ckpt_count_start(own, "x/sft-000010")); // progress
+    ok(ckpt_count_start(own, "x/sft-000010"));
+    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "3 starts in a row found sft-000010");
+    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "makes no progress");
+    ok(ckpt_count_start(own, "x/sft-000110")); // another name with the same end
+    ok(ckpt_count_start(own, "x/ppo-000010"));
+}
+
+// ---- a small model over all ranks ----
+
+enum { TENSORS = 4, MAX_PIECES = 2 * TENSORS };
+
+static const H5Tensor tensors[TENSORS] = {
+    {.path = "/weights/a.weight", .dtype = DS_F32, .ndim = 2, .shape = {37, 11}},
+    {.path = "/weights/a.bias", .dtype = DS_F32, .ndim = 1, .shape = {5}},
+    {.path = "/adam_m/a.weight", .dtype = DS_F32, .ndim = 2, .shape = {37, 11}},
+    {.path = "/adam_v/a.weight", .dtype = DS_BF16, .ndim = 2, .shape = {37, 11}},
+};
+
+static float element(int tensor, int64_t i, int64_t step) { return (float)(tensor * 1000 + i) + 0.25f * (float)step; }
+
+typedef struct {
+    H5Piece piece[MAX_PIECES];
+    int n;
+    int64_t step;
+} Share;
+
+// This rank's share of all tensors as one flat sequence.
+static Share cut(int rank, int size, int64_t step) {
+    Share s = {.step = step};
+    int64_t total = 0, at = 0;
+    for (int i = 0; i < TENSORS; i++) total += h5_tensor_count(&tensors[i]);
+    int64_t lo = total * rank / size, hi = total * (rank + 1) / size;
+    for (int i = 0; i < TENSORS; i++) {
+        int64_t count = h5_tensor_count(&tensors[i]), from = ds_max(lo, at), to = ds_min(hi, at + count);
+        if (from < to) s.piece[s.n++] = (H5Piece){.tensor = i, .first = from - at, .count = to - from};
+        at += count;
+    }
+    return s;
+}
+
+static Err give(void *context, int piece, int64_t offset, int64_t count, void *out) {
+    const Share *s = context;
+    const H5Piece *p = &s->piece[piece];
+    for (int64_t i = 0; i < count; i++) {
+        float v = element(p->tensor, p->first + offset + i, s->step);
+        if (tensors[p->tensor].dtype == DS_F32) ((float *)out)[i] = v;
+        else ((uint16_t *)out)[i] = f32_to_bf16(v);
+    }
+    return DS_OK;
+}
+
+// Fails the load unless every element is what `give` gave.
+static Err take(void *context, int piece, int64_t offset, int64_t count, const void *data) {
+    const Share *s = context;
+    const H5Piece *p = &s->piece[piece];
+    for (int64_t i = 0; i < count; i++) {
+        float v = element(p->tensor, p->first + offset + i, s->step);
+        bool same = tensors[p->tensor].dtype == DS_F32 ? ((const float *)data)[i] == v
+                                                       : ((const uint16_t *)data)[i] == f32_to_bf16(v);
+        if (!same)
+            return err_set(DS_ERR_DATA, "wrong element %d of %s", (int)(p->first + offset + i),
+                           tensors[p->tensor].path);
+    }
+    return DS_OK;
+}
+
+static Err save(const Group *g, const char *dir, const char *stage, int64_t step, ModelFiles files, int keep) {
+    Share s = cut(group_rank(g), group_size(g), step);
+    const CkptModel models[2] = {{"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}},
+                                 {"critic", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}}};
+    const CkptOptions o = {dir, stage, step, files, keep};
+    Kv *kv = kv_create();
+    char *path = NULL;
+    kv_put_i64(kv, "step", step);
+    Err err = ckpt_save(g, &o, models, 2, kv, &path);
+    if (!err) assert_true(file_exists(in(path, "DONE")));
+    mem_free(path);
+    kv_destroy(&kv);
+    return err;
+}
+
+// The checkpoint loads in `size` shares, all of them by this rank.
+static void load(const char *path, int64_t step, int size) {
+    Kv *kv;
+    H5File *f;
+    int64_t v;
+    ok(ckpt_read_state(path, &kv));
+    ok(kv_get_i64(kv, "step", &v));
+    assert_int_equal(v, step);
+    kv_destroy(&kv);
+    char *model = ckpt_model_path(path, "critic");
+    ok(h5_open_checked(model, &f));
+    for (int r = 0; r < size; r++) {
+        Share s = cut(r, size, step);
+        ok(h5_parts_read(f, tensors, TENSORS, s.piece, s.n, take, &s));
+    }
+    ok(h5_parts_verify(f, tensors, TENSORS, 0, 1));
+    h5_close(&f);
+    mem_free(model);
+}
+
+// The newest checkpoint's name ("" for none) on every rank.
+static void expect_newest(const Group *g, const char *dir, const char *name) {
+    char *path;
+    ok(ckpt_find_newest(g, dir, &path));
+    if (!path ? name[0] != 0 : strcmp(strrchr(path, '/') + 1, name) != 0)
+        fail_msg("newest is %s, expected %s", path ? path : "none", name);
+    mem_free(path);
+}
+
+static int count_entries(const char *dir) {
+    char command[300];
+    snprintf(command, sizeof command, "exit $(ls -A %s | wc -l)", dir);
+    return WEXITSTATUS(system(command)); // lint: ls
+}
+
+static void test_save_and_load(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/ck", all);
+    expect_newest(g, dir, "");
+    ok(save(g, dir, "sft", 10, MODEL_FILES_RANK, 2));
+    expect_newest(g, dir, "sft-000010");
+    load(in(dir, "sft-000010"), 10, 1);
+    load(in(dir, "sft-000010"), 10, 7);
+    coll_barrier(g);
+    ok(save(g, dir, "sft", 9, MODEL_FILES_ONE, 3));
+    load(in(dir, "sft-000009"), 9, 3);
+    expect_newest(g, dir, "sft-000010");
+    ok(save(g, dir, "ppo", 1, MODEL_FILES_ONE, 3));
+    ok(save(g, dir, "rm", 500, MODEL_FILES_RANK, 3)); // the order of stages beats the step
+    expect_newest(g, dir, "ppo-000001");
+    assert_int_equal(count_entries(dir), 3);
+    assert_false(file_exists(in(dir, "sft-000009")));
+    ok(save(g, dir, "ppo", 2, MODEL_FILES_RANK, 1));
+    assert_int_equal(count_entries(dir), 1);
+    ok(save(g, dir, "ppo", 2, MODEL_FILES_RANK, 1)); // a second time
+    assert_int_equal(count_entries(dir), 1);
+    expect_newest(g, dir, "ppo-000002");
+    load(in(dir, "ppo-000002"), 2, 2);
+    expect(save(g, dir, "dpo", 1, MODEL_FILES_RANK, 1), DS_ERR_BUG, "not a checkpoint's name");
+}
+
+// One file over shards over one file, under the same name.
+static void test_replaced_model(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char path[96];
+    snprintf(path, sizeof path, "%s/actor.h5", all);
+    for (int i = 0; i < 5; i++) {
+        bool one_file = i % 2 == 0;
+        H5Rows rows = {0};
+        H5File *f;
+        Share s = cut(group_rank(g), group_size(g), i);
+        const ModelSource source = {NULL, tensors, TENSORS, s.piece, s.n, give, &s};
+        ok(modelfile_save(g, path, &source, one_file ? MODEL_FILES_ONE : MODEL_FILES_RANK, i % 3 ? &rows : NULL));
+        if (i % 3 && group_rank(g) == 0) assert_true(rows.n >= TENSORS);
+        h5_rows_free(&rows);
+        assert_int_equal(file_exists(in(all, "actor.shards")), !one_file);
+        ok(h5_open_checked(path, &f));
+        s = cut(group_size(g) - 1 - group_rank(g), group_size(g), i);
+        ok(h5_parts_read(f, tensors, TENSORS, s.piece, s.n, take, &s));
+        h5_close(&f);
+        coll_barrier(g);
+    }
+}
+
+// ---- damage ----
+
+static void flip_middle(const char *path) {
+    unsigned char c;
+    int fd = open(path, O_RDWR);
+    off_t at = lseek(fd, 0, SEEK_END) / 2;
+    assert_int_equal(pread(fd, &c, 1, at), 1);
+    c ^= 1;
+    assert_int_equal(pwrite(fd, &c, 1, at), 1);
+    close(fd);
+}
+
+// Runs a command on rank 0 alone, between barriers.
+static void on_root(const char *fmt, const char *dir) {
+    const Group *g = group_world();
+    coll_barrier(g);
+    char command[600];
+    snprintf(command, sizeof command, fmt, dir, dir, dir, dir);
+    if (group_rank(g) == 0) assert_int_equal(system(command), 0); // lint: the harm done
+    coll_barrier(g);
+}
+
+static void test_damage(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/hurt", all);
+    bool root = group_rank(g) == 0;
+    const char *const files[] = {"trainer.h5", "actor.h5", "critic.shards/00000.h5", "manifest.txt", "DONE"};
+    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    for (int i = 0; i < DS_COUNT(files); i++) {
+        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        expect_newest(g, dir, "sft-000002");
+        if (root) flip_middle(in(in(dir, "sft-000002"), files[i]));
+        coll_barrier(g);
+        expect_newest(g, dir, "sft-000001");
+    }
+    const char *const harm[] = {"rm %s/sft-000002/DONE",
+                                "rm %s/sft-000002/critic.shards/00000.h5",
+                                "rm -r %s/sft-000002/actor.shards",
+                                "truncate -s -1 %s/sft-000002/trainer.h5",
+                                "cp %s/sft-000001/DONE %s/sft-000002/DONE",
+                                "mv %s/sft-000002/trainer.h5 %s/x && ln -s ../x %s/sft-000002/trainer.h5",
+                                "cp %s/sft-000001/critic.shards/* %s/sft-000002/critic.shards/"};
+    for (int i = 0; i < DS_COUNT(harm); i++) {
+        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        on_root(harm[i], dir);
+        expect_newest(g, dir, "sft-000001");
+    }
+    for (int n = 0; n < 33; n++) { // a torn DONE is none
+        char command[100];
+        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        snprintf(command, sizeof command, "truncate -s %d %%s/sft-000002/DONE", n);
+        on_root(command, dir);
+        if (root) expect(ckpt_check(in(dir, "sft-000002")), DS_ERR_DATA, "DONE: is torn");
+    }
+    on_root("mv %s/sft-000001 %s/away && ln -s away %s/sft-000001", dir);
+    expect_newest(g, dir, ""); // a link is not a checkpoint
+}
+
+static void test_clean(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/clean", all);
+    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    on_root("mkdir -p %s/.tmp-sft-000002/x.shards && touch %s/.tmp-sft-000002/x.shards/00000.h5", dir);
+    expect_newest(g, dir, "sft-000001");
+    if (group_rank(g) == 0) ok(ckpt_clean(dir));
+    coll_barrier(g);
+    assert_int_equal(count_entries(dir), 1);
+    ok(ckpt_clean(in(all, "missing")));
+}
+
+// ---- no room ----
+
+// Writes beyond `bytes` fail, as on a full disk, in files of this process.
+static void limit_files(rlim_t bytes) {
+    struct rlimit r;
+    getrlimit(RLIMIT_FSIZE, &r);
+    r.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static void test_disk_full(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/full", all);
+    signal(SIGXFSZ, SIG_IGN);
+    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    int failed = 0;
+    for (int files = 0; files < 2; files++)
+        for (rlim_t limit = 0; limit < 24000; limit += 700) {
+            bool last = group_rank(g) == group_size(g) - 1; // one rank has no room
+            if (last) limit_files(limit);
+            Err err = save(g, dir, "sft", 2, files ? MODEL_FILES_ONE : MODEL_FILES_RANK, 5);
+            limit_files(RLIM_INFINITY);
+            if (!err) { // there was enough
+                on_root("rm -r %s/sft-000002", dir);
+                break;
+            }
+            failed++;
+            expect(err, DS_ERR_IO, "");
+            expect_newest(g, dir, "sft-000001");
+            assert_int_equal(count_entries(dir), 1);
+        }
+    if (group_size(g) == 1) assert_true(failed > 10);
+    expect(ckpt_save_check_space(dir, INT64_MAX), DS_ERR_IO, "a checkpoint needs");
+    coll_barrier(g);
+}
+
+static void test_one_rank_fails(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/lie", all);
+    Share s = cut(group_rank(g), group_size(g), 1);
+    if (group_rank(g) == group_size(g) - 1) s.piece[0].count = 1 << 20; // lies about its share
+    for (int files = 0; files < 2; files++) {
+        const CkptModel m = {"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}};
+        const CkptOptions o = {dir, "sft", 1, files ? MODEL_FILES_ONE : MODEL_FILES_RANK, 1};
+        Kv *kv = kv_create();
+        expect(ckpt_save(g, &o, &m, 1, kv, NULL), DS_ERR_BUG, "lies outside it");
+        kv_destroy(&kv);
+        coll_barrier(g);
+        assert_int_equal(count_entries(o.dir), 0);
+    }
+}
+
+static int fresh(void **state) {
+    (void)state;
+    snprintf(own, sizeof own, "build/tmp/test_ckpt/rank%d", world_rank());
+    snprintf(all, sizeof all, "build/tmp/test_ckpt/all");
+    int bad = world_rank() == 0 && file_remove_tree("build/tmp/test_ckpt");
+    coll_barrier(group_world());
+    bad = bad || file_make_dirs(own) || file_make_dirs(all);
+    coll_barrier(group_world());
+    return bad;
+}
+
+// For scripts: save DIR STAGE STEP rank|one KEEP, newest DIR (prints it, or "none"), load PATH STEP.
+static int run_command(int argc, char **argv) {
+    const Group *g = group_world();
+    char *path = NULL;
+    Err err = DS_OK;
+    if (argc == 7 && !strcmp(argv[1], "save"))
+        err = save(g, argv[2], argv[3], atoll(argv[4]), !strcmp(argv[5], "one") ? MODEL_FILES_ONE : MODEL_FILES_RANK,
+                   atoi(argv[6]));
+    else if (argc == 3 && !strcmp(argv[1], "newest")) {
+        err = ckpt_clean(argv[2]);
+        if (!err) err = ckpt_find_newest(g, argv[2], &path);
+        if (!err) puts(path ? path : "none");
+    } else if (argc == 4 && !strcmp(argv[1], "load")) load(argv[2], atoll(argv[3]), 5);
+    else err = err_set(DS_ERR_PARAMS, "unknown command %s", argv[1]);
+    if (err && group_rank(g) == 0) fprintf(stderr, "error: %s\n", err_text());
+    mem_free(path);
+    return (int)err;
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kv),
+        cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_starts),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_replaced_model),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_one_rank_fails),
+    };
+    world_init();
+    if (argc > 1) {
+        int code = run_command(argc, argv);
+        world_finalize();
+        return code;
+    }
+    int failed = cmocka_run_group_tests_name("ckpt", tests, fresh, NULL);
+    world_finalize();
+    return failed;
+}
