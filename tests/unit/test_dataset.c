@@ -105,10 +105,8 @@ static void forms_become_turns(void **state) {
         {"{\"prompt\": \"a" EOT "\", \"answer\": \"b\"}", "\n\nHuman: a" EOT "\n\nAssistant:[[ b" EOT "]]"},
     };
     char lines[4096] = "";
-    for (int i = 0; i < DS_COUNT(cases); i++) {
-        strcat(lines, cases[i][0]);
-        strcat(lines, "\n");
-    }
+    for (size_t i = 0, at = 0; i < DS_COUNT(cases); i++)
+        at += (size_t)snprintf(lines + at, sizeof lines - at, "%s\n", cases[i][0]);
     assert_int_equal(build("forms", lines, "eval_fraction = 0", "stages = sft"), DS_OK);
     Dataset *d = open_built("forms");
     assert_int_equal(dataset_rows(d), DS_COUNT(cases));
@@ -188,7 +186,7 @@ static void useless_records_are_counted(void **state) {
         "{\"prompt\": \"a\", \"chosen\": \" \", \"rejected\": \"b\"}\n" // empty
         "{\"prompt\": \"\", \"chosen\": \"a\", \"rejected\": \"b\"}\n"  // empty
         "{\"chosen\": \"\\n\\nHuman: a\", \"rejected\": \"\\n\\nHuman: b\"}\n"
-        "{\"prompt\": \"a a a a a a a a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n"      // long prompt
+        "{\"prompt\": \"a a a a a a a a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n"        // long prompt
         "{\"prompt\": \"a\", \"chosen\": \"a\", \"rejected\": \"b b b b b b b b b b b\"}\n"; // long answer
     assert_int_equal(build("useless", lines, "eval_fraction = 0\nmax_prompt = 12\nmax_answer = 8", "stages = rm, ppo"),
                      DS_OK);
@@ -210,10 +208,20 @@ static void useless_records_are_counted(void **state) {
     assert_int_equal(dropped("useless", "taken"), 1);
 }
 
+// Owner: caller.
+static char *without_marks(const char *text) {
+    char *plain = mem_alloc(strlen(text) + 1);
+    size_t n = 0;
+    for (const char *c = text; *c; c++)
+        if (*c != '[' && *c != ']') plain[n++] = *c;
+    return plain;
+}
+
 static void cuts_keep_the_end(void **state) {
     (void)state;
-    static const char lines[] = "{\"chosen\": \"\\n\\nHuman: apple\\n\\nAssistant: bird\\n\\nHuman: cat dog\\n\\nAssistant: "
-                                "fish frog\"}\n";
+    static const char lines[] =
+        "{\"chosen\": \"\\n\\nHuman: apple\\n\\nAssistant: bird\\n\\nHuman: cat dog\\n\\nAssistant: "
+        "fish frog\"}\n";
     char keys[64];
     int32_t whole[64], part[64];
     int64_t zero = 0;
@@ -241,23 +249,35 @@ static void cuts_keep_the_end(void **state) {
         err_clear();
     }
     // A text becomes several rows that are the whole end to end.
-    assert_int_equal(build("pieces", "{\"text\": \"apple bird cat dog egg fish goat\"}\n",
-                           "eval_fraction = 0\nmax_tokens = 3", ""),
-                     DS_OK);
+    assert_int_equal(
+        build("pieces", "{\"text\": \"apple bird cat dog egg fish goat\"}\n", "eval_fraction = 0\nmax_tokens = 3", ""),
+        DS_OK);
     d = open_built("pieces");
     assert_true(dataset_rows(d) >= 3);
     assert_int_equal(dataset_count(d, DATA_PTX, false), dataset_rows(d));
-    assert_row(d, 0, "[[apple bird cat]]");
-    assert_row(d, 1, "[[ dog egg fish]]");
+    char *joined = mem_strdup("");
+    for (int64_t r = 0; r < dataset_rows(d); r++) {
+        char *text = row_text(d, r), *longer;
+        assert_true(dataset_length(d, r) <= 3);
+        longer = mem_printf("%s%s", joined, text);
+        mem_free(text);
+        mem_free(joined);
+        joined = longer;
+    }
+    char *plain = without_marks(joined);
+    assert_string_equal(plain, "apple bird cat dog egg fish goat" EOT);
+    mem_free(joined);
+    mem_free(plain);
     dataset_close(&d);
 }
 
 // ---- splits ----
 
 static char *many(int64_t n, const char *form) {
-    char *text = mem_alloc((size_t)n * 100);
+    const size_t room = (size_t)n * 100;
+    char *text = mem_alloc(room);
     size_t at = 0;
-    for (int64_t i = 0; i < n; i++) at += (size_t)sprintf(text + at, form, (int)i, (int)i, (int)i);
+    for (int64_t i = 0; i < n; i++) at += (size_t)snprintf(text + at, room - at, form, (int)i, (int)i, (int)i);
     return text;
 }
 
@@ -273,7 +293,7 @@ static void split_follows_shares(void **state) {
         for (int k = 0; k < 3; k++) {
             int64_t train = dataset_count(d, (DataKind)k, false), eval = dataset_count(d, (DataKind)k, true);
             all += train + eval;
-            assert_true(train + eval > expected[form][k] * 0.85 && train + eval <= expected[form][k] * 1.15);
+            assert_true(train + eval >= expected[form][k] * 0.85 && train + eval <= expected[form][k] * 1.15);
             assert_int_equal(eval, expected[form][k] > 0 ? 30 : 0);
         }
         assert_int_equal(all, 2000); // each to one stage
@@ -294,9 +314,9 @@ static void held_out_part(void **state) {
     dataset_close(&d);
     int64_t record[3][10];
     for (int k = 0; k < 3; k++) { // seeds 1, 1, 2
-        assert_int_equal(build("drawn", answers, k < 2 ? "eval_fraction = 0.1" : "eval_fraction = 0.1\nseed = 2",
-                               "stages = sft"),
-                         DS_OK);
+        assert_int_equal(
+            build("drawn", answers, k < 2 ? "eval_fraction = 0.1" : "eval_fraction = 0.1\nseed = 2", "stages = sft"),
+            DS_OK);
         d = open_built("drawn");
         assert_int_equal(dataset_count(d, DATA_SFT, true), 10);
         for (int64_t i = 0; i < 10; i++) record[k][i] = dataset_record(d, DATA_SFT, true, i);
@@ -338,7 +358,8 @@ static void weights_and_limit(void **state) {
 
 static void same_bytes_again(void **state) {
     (void)state;
-    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("again"), *first;
+    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("again"),
+         *first;
     char *second;
     size_t bytes, bytes2;
     assert_int_equal(build("again", answers, "", "stages = sft"), DS_OK);
@@ -355,13 +376,14 @@ static void same_bytes_again(void **state) {
 
 static void verify_finds_damage(void **state) {
     (void)state;
-    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("damaged"), *data;
+    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("damaged"),
+         *data;
     size_t bytes;
     Sha256Hex hash;
     assert_int_equal(build("damaged", answers, "", "stages = sft"), DS_OK);
     assert_int_equal(build_rows_verify(path, &hash), DS_OK);
     assert_int_equal(file_read_all(path, 1 << 22, &data, &bytes), DS_OK);
-    // One bit in the held-out flags, 50 bytes that are 0 or 1 in a row, two of them 1.
+    // One bit in the flags of a row: at least 50 bytes in a row that are 0 or 1, two of them 1 so far.
     size_t at = 0;
     for (size_t run = 0, ones = 0, i = 0; i < bytes && !at; i++) {
         bool flag = data[i] == 0 || data[i] == 1;
@@ -373,7 +395,8 @@ static void verify_finds_damage(void **state) {
     data[at] ^= 1;
     assert_int_equal(file_write_atomic(path, data, bytes), DS_OK);
     assert_int_equal(build_rows_verify(path, &hash), DS_ERR_DATA);
-    assert_non_null(strstr(err_text(), "/samples/eval"));
+    assert_non_null(strstr(err_text(), "/samples/")); // which one lies there depends on the layout that HDF5 chose
+    assert_non_null(strstr(err_text(), "is not what was written"));
     err_clear();
     mem_free(data);
     mem_free(path);
@@ -437,11 +460,11 @@ static void bad_index_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_become_turns),   cmocka_unit_test(wrong_fields_are_named),
+        cmocka_unit_test(forms_become_turns),          cmocka_unit_test(wrong_fields_are_named),
         cmocka_unit_test(useless_records_are_counted), cmocka_unit_test(cuts_keep_the_end),
-        cmocka_unit_test(split_follows_shares), cmocka_unit_test(held_out_part),
-        cmocka_unit_test(weights_and_limit),    cmocka_unit_test(same_bytes_again),
-        cmocka_unit_test(verify_finds_damage),  cmocka_unit_test(bad_index_is_refused)};
+        cmocka_unit_test(split_follows_shares),        cmocka_unit_test(held_out_part),
+        cmocka_unit_test(weights_and_limit),           cmocka_unit_test(same_bytes_again),
+        cmocka_unit_test(verify_finds_damage),         cmocka_unit_test(bad_index_is_refused)};
     h5_init();
     return cmocka_run_group_tests_name("dataset", tests, NULL, NULL);
 }

@@ -82,7 +82,7 @@ static inline void refs_same_ids(const char *name, int64_t at, const char *how, 
     fail_msg("%s: other ids than the reference", name);
 }
 
-// 100 kB without a blank, as tools/refs/token.py makes it. Owner: caller.
+// 100 kB without a blank, as tools/refs/vocab.py makes it. Owner: caller.
 static inline char *refs_long_text(void) {
     uint32_t x = 12345;
     char *out = mem_alloc(100001);

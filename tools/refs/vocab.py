@@ -1,6 +1,6 @@
 """Writes tests/refs/token_*: small tokenizers, nasty strings, and the ids that the reference implementations give.
 
-    python tools/refs/token.py [SHARED]    needs tokenizers, sentencepiece, xxhash; SHARED: folder of the real data
+    python tools/refs/vocab.py [SHARED]    needs tokenizers, sentencepiece, xxhash; SHARED: folder of the real data
 
 token_<name>.json        a tokenizer.json trained here, one for each pre-tokeniser
 token_spm.model          a SentencePiece BPE model trained here
