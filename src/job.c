@@ -214,7 +214,7 @@ static Err setup(Job *j) {
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
     j->stop_file = mem_printf("%s/STOP", j->p->job.out);
-    stop_install(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
+    stop_limit(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
 done:
     return err;
 }
@@ -246,6 +246,7 @@ done:
 
 Err job_run(const char *params_path, int n_overrides, char **overrides) {
     Job j = {0};
+    stop_catch();
     world_init();
     Err err = agree_err(group_world(), params_load(params_path, n_overrides, overrides, &j.p));
     if (!err) err = setup(&j);

@@ -1,6 +1,7 @@
 // dschat-chat: talk to a model in the terminal, or answer a file of prompts.
 #include <editline/readline.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 
 #include "gen/answer.h"
 #include "base/mem.h"
+#include "base/signals.h"
 #include "comm/world.h"
 #include "gen/talk.h"
 
@@ -28,10 +30,10 @@ static const char help[] =
     "temperature\n"
     "0.7), /help, /quit. Ctrl-C stops an answer only.\n";
 
-static volatile sig_atomic_t interrupted;
+static atomic_bool interrupted;
 static void on_interrupt(int sig) {
     (void)sig;
-    interrupted = 1;
+    interrupted = true;
 }
 
 // A conversation: its turns own their texts.
@@ -123,7 +125,7 @@ static void answer(Session *s, const char *line) {
                     .ids = MEM_NEW(int32_t, room),
                     .logp = MEM_NEW(float, room)};
     GenCfg cfg = talk_config(&s->talk, s->p);
-    interrupted = 0;
+    interrupted = false;
     s->stream = (TokStream){0};
     s->began = false;
     talk_answer(&s->talk, &cfg, &r, 1, 1, show, s);
@@ -174,8 +176,6 @@ static bool command(Session *s, const char *line) {
 }
 
 static void converse(Session *s) {
-    struct sigaction catch = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-    sigaction(SIGINT, &catch, NULL);
     printf("%s, template %s. /help lists commands, /quit ends.\n", s->talk.path, s->talk.template);
     using_history();
     for (bool on = true; on;) {
@@ -197,6 +197,7 @@ int main(int argc, char **argv) {
     Session s = {0};
     bool talks = answer_args(argc, argv, help, "dschat-chat", &args, &err);
     if (!talks) return answer_exit(err);
+    if (!args.prompts) signals_watch(1, (const int[]){SIGINT}, on_interrupt);
     world_init();
     DS_TRY(answer_params(&args, &s.p));
     DS_TRY(talk_open(&s.talk, args.model, args.dtype, ARCH_HEAD_LM, (int)s.p->job.threads));
