@@ -172,7 +172,7 @@ done:
     return err;
 }
 
-// The tokenizer of the data set of the first stage that will run.
+// The tokenizer and template of the data set of the first stage that will run.
 static Err load_tokenizer(Job *j) {
     Err err = DS_OK;
     Dataset *d = NULL;
@@ -182,6 +182,8 @@ static Err load_tokenizer(Job *j) {
     err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
     DS_TRY(agree_err(j->run.data, err));
+    ChatRoles roles = chat_text_roles(dataset_template(d));
+    j->run.template = chat_text(dataset_template(d)->name, &roles);
 done:
     dataset_close(&d);
     return err;
@@ -221,6 +223,7 @@ done:
 
 static void finish(Job *j) {
     tok_free(&j->run.tok);
+    chat_text_free(&j->run.template);
     summary_destroy(&j->run.summary);
     origin_clear(&j->origin);
     mem_free(j->resume);

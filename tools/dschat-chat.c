@@ -176,7 +176,7 @@ static bool command(Session *s, const char *line) {
 }
 
 static void converse(Session *s) {
-    printf("%s, template %s. /help lists commands, /quit ends.\n", s->talk.path, s->talk.template);
+    printf("%s, template %s. /help lists commands, /quit ends.\n", s->talk.path, s->talk.template.name);
     using_history();
     for (bool on = true; on;) {
         char *line = readline("> ");

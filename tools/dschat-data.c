@@ -66,7 +66,7 @@ static void print_summary(const Dataset *d, const char *path, const Tokenizer *t
     }
     printf("%s: %lld rows, %lld tokens, %lld of them in answers\n", path, (long long)dataset_rows(d), (long long)tokens,
            (long long)counted);
-    printf("  tokenizer  %s\n  template   %s, answers end with token %d\n", words, dataset_template(d),
+    printf("  tokenizer  %s\n  template   %s, answers end with token %d\n", words, dataset_template(d)->name,
            dataset_stop_id(d));
     for (int k = 0; k < DATA_KINDS; k++) {
         int64_t train = dataset_count(d, (DataKind)k, false), eval = dataset_count(d, (DataKind)k, true);

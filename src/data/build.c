@@ -283,19 +283,14 @@ done:
 static Err write_roles(const Build *b) {
     Err err = DS_OK;
     ChatRoles r;
+    ChatText text = {0};
     DS_TRY(build_spec_roles(b->spec, &r));
-    const char *const texts[][2] = {{"begin", r.begin},
-                                    {"system_prefix", r.system_prefix},
-                                    {"system_suffix", r.system_suffix},
-                                    {"user_prefix", r.user_prefix},
-                                    {"user_suffix", r.user_suffix},
-                                    {"assistant_prefix", r.assistant_prefix},
-                                    {"assistant_suffix", r.assistant_suffix},
-                                    {"user_after_system", r.user_after_system}};
+    text = chat_text(b->spec->template, &r);
     DS_TRY(h5_make_group(b->file, "/template"));
-    for (int i = 0; i < DS_COUNT(texts); i++)
-        if (texts[i][1] && texts[i][1][0]) DS_TRY(h5_attr_put_str(b->file, "/template", texts[i][0], texts[i][1]));
+    for (int i = 0; i < CHAT_FIELDS; i++)
+        if (text.field[i]) DS_TRY(h5_attr_put_str(b->file, "/template", chat_field(i), text.field[i]));
 done:
+    chat_text_free(&text);
     return err;
 }
 

@@ -11,7 +11,8 @@
 enum { KEEP_TOKENS = 1 << 26 }; // up to so many are kept in memory
 
 struct Dataset {
-    char *path, *template;
+    char *path;
+    ChatText template;
     int64_t n, n_spans, n_pairs, n_tokens, vocab, stop_id;
     int64_t *start, *span_start, *spans, *prompt, *chosen, *rejected;
     uint8_t *stage, *eval;
@@ -65,7 +66,10 @@ static Err read_attributes(Dataset *d, const H5File *f) {
              (long long)version, DATASET_FORMAT);
     DS_TRY(h5_attr_get_i64(f, "/", "vocab", &d->vocab));
     DS_TRY(h5_attr_get_i64(f, "/", "stop_id", &d->stop_id));
-    DS_TRY(h5_attr_get_str(f, "/", "template", &d->template));
+    DS_TRY(h5_attr_get_str(f, "/", "template", &d->template.name));
+    for (int i = 0; i < CHAT_FIELDS; i++)
+        if (h5_attr_exists(f, "/template", chat_field(i)))
+            DS_TRY(h5_attr_get_str(f, "/template", chat_field(i), &d->template.field[i]));
     DS_CHECK(d->vocab > 0 && d->vocab <= INT32_MAX && d->stop_id >= -1 && d->stop_id < d->vocab, DS_ERR_DATA,
              "%s: attributes vocab = %lld, stop_id = %lld do not fit", d->path, (long long)d->vocab,
              (long long)d->stop_id);
@@ -138,9 +142,10 @@ done:
 void dataset_close(Dataset **pd) {
     Dataset *d = *pd;
     if (!d) return;
-    void *const owned[] = {d->path,   d->template, d->start, d->span_start, d->spans, d->prompt,
+    void *const owned[] = {d->path,   d->start, d->span_start, d->spans, d->prompt,
                            d->chosen, d->rejected, d->stage, d->eval,       d->tokens};
     for (int i = 0; i < DS_COUNT(owned); i++) mem_free(owned[i]);
+    chat_text_free(&d->template);
     for (int kind = 0; kind < DATA_KINDS; kind++)
         for (int e = 0; e < 2; e++) mem_free(d->list[kind][e]);
     MEM_FREE(*pd);
@@ -154,7 +159,7 @@ int64_t dataset_prompt_length(const Dataset *d, int64_t row) { return d->prompt[
 int dataset_stages(const Dataset *d, int64_t row) { return d->stage[row]; }
 bool dataset_held_out(const Dataset *d, int64_t row) { return d->eval[row] != 0; }
 int32_t dataset_stop_id(const Dataset *d) { return (int32_t)d->stop_id; }
-const char *dataset_template(const Dataset *d) { return d->template; }
+const ChatText *dataset_template(const Dataset *d) { return &d->template; }
 
 void dataset_pair(const Dataset *d, int64_t pair, int64_t *chosen, int64_t *rejected) {
     *chosen = d->chosen[pair];

@@ -16,7 +16,7 @@
 #define DS_DATASET_H
 
 #include "base/err.h"
-#include "token/bpe.h"
+#include "token/chat.h"
 
 enum { DATASET_FORMAT = 1 };
 
@@ -33,7 +33,7 @@ void dataset_close(Dataset **d);
 Err dataset_tokenizer(const Dataset *d, Tokenizer **tok);
 
 int32_t dataset_stop_id(const Dataset *d);
-const char *dataset_template(const Dataset *d); // as the builder was told; lives as long as d
+const ChatText *dataset_template(const Dataset *d); // as the builder was told; lives as long as d
 
 // Records of a kind in the training (held-out) part; the i-th of them as a record number.
 int64_t dataset_count(const Dataset *d, DataKind kind, bool eval);

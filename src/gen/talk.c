@@ -14,6 +14,14 @@ static int cores(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
+static Err load_template(const ModelFile *file, ChatText *text) {
+    Err err = DS_OK;
+    DS_TRY(modelfile_text(file, "template", &text->name));
+    for (int i = 0; i < CHAT_FIELDS; i++) DS_TRY(modelfile_text(file, chat_field(i), &text->field[i]));
+done:
+    return err;
+}
+
 Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     Err err = DS_OK;
     ModelFile *file = NULL;
@@ -23,7 +31,7 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     DS_TRY(modelfile_open(path, &file));
     DS_TRY(load_arch(file, path, head, &arch));
     DS_TRY(load_tokenizer(file, path, &t->tok));
-    DS_TRY(modelfile_text(file, "template", &t->template));
+    DS_TRY(load_template(file, &t->template));
     model_create(&t->model, t->k, &arch, dtype, group_world(), 0, false);
     DS_TRY(load_weights(&t->model, file, path));
     if (t->tok) t->stop_id = tok_eos(t->tok);
@@ -37,7 +45,7 @@ void talk_close(Talk *t) {
     model_destroy(&t->model);
     chat_destroy(&t->chat);
     tok_free(&t->tok);
-    mem_free(t->template);
+    chat_text_free(&t->template);
     mem_free(t->path);
     *t = (Talk){0};
 }
@@ -56,13 +64,14 @@ Err talk_template(Talk *t, const char *name) {
     ChatRoles roles;
     DS_CHECK(t->tok, DS_ERR_DATA, "%s: has no tokenizer, so it cannot be talked to; dschat-eval works with ids",
              t->path);
-    if (!name) name = t->template ? t->template : fitting_template(t->tok);
-    DS_TRY(chat_roles(name, &roles));
-    DS_TRY(chat_create(name, &roles, t->tok, &t->chat));
-    if (name != t->template) {
-        mem_free(t->template);
-        t->template = mem_strdup(name);
+    if (name || !t->template.name) {
+        if (!name) name = fitting_template(t->tok);
+        DS_TRY(chat_roles(name, &roles));
+        chat_text_free(&t->template);
+        t->template = chat_text(name, &roles);
     }
+    roles = chat_text_roles(&t->template);
+    DS_TRY(chat_create(t->template.name, &roles, t->tok, &t->chat));
     t->stop_id = chat_stop_id(t->chat);
 done:
     return err;

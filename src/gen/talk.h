@@ -12,7 +12,7 @@ typedef struct {
     Model model;
     Tokenizer *tok; // NULL: the model has none (ids only)
     Chat *chat;     // NULL without a tokenizer, or before talk_template
-    char *template; // its name
+    ChatText template; // the one noted in the file, then the one chosen
     char *path;
     Gen *gen;
     int64_t slots, max_tokens; // that gen was made for

@@ -3,7 +3,7 @@
 //     /config     attributes: format_version, every field of Arch
 //     /tokenizer  uint8 [bytes], attribute sha256
 //     /origin     attributes: where it came from
-//     /texts      attributes: chat_template (Jinja, never run), ...
+//     /texts      attributes: chat_template (Jinja, never run); template, the one it was trained with, and its strings
 //     /weights/<Hugging Face name>   fp32 or bf16, [out, in] for linear weights (arch/weights.h), attribute xxh3_128
 //
 // Not collective unless a function says so.

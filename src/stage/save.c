@@ -105,10 +105,10 @@ static Err put_back(void *context, int piece, int64_t offset, int64_t count, con
     return DS_OK;
 }
 
-// The tokenizer and origin that every model file carries.
+// The tokenizer, template and origin that every model file carries.
 typedef struct {
     ModelMeta meta;
-    ModelPair pairs[ORIGIN_MAX];
+    ModelPair pairs[ORIGIN_MAX], texts[1 + CHAT_FIELDS];
     char *blob;
 } Meta;
 
@@ -119,6 +119,10 @@ static Err meta_fill(Meta *x, const Run *run, const Arch *arch) {
         x->pairs[i] = (ModelPair){run->origin->entries[i].name, run->origin->entries[i].value};
     x->meta.origin = x->pairs;
     x->meta.n_origin = run->origin->n;
+    x->meta.texts = x->texts;
+    x->texts[x->meta.n_texts++] = (ModelPair){"template", run->template.name};
+    for (int i = 0; i < CHAT_FIELDS; i++)
+        if (run->template.field[i]) x->texts[x->meta.n_texts++] = (ModelPair){chat_field(i), run->template.field[i]};
     if (run->tok) {
         DS_TRY(tok_save(run->tok, &x->blob, &x->meta.tokenizer_bytes));
         x->meta.tokenizer = x->blob;

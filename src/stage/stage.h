@@ -12,7 +12,7 @@
 #include "optim/optim.h"
 #include "params/params.h"
 #include "stage/record.h"
-#include "token/bpe.h"
+#include "token/chat.h"
 
 // What all stages of one job share. Made by job.c; views for the stages.
 typedef struct {
@@ -20,7 +20,8 @@ typedef struct {
     const Kernels *k;
     const Group *data;
     const Origin *origin;
-    Tokenizer *tok; // of the data set, which every model must share; NULL: none
+    Tokenizer *tok;   // of the data set, which every model must share; NULL: none
+    ChatText template; // of the data set, noted in every model
     Summary *summary;
     History *history;
     Rollouts *rollouts;

@@ -1,6 +1,7 @@
 // chat.c: see chat.h.
 #include "token/chat.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <strings.h>
 
@@ -95,6 +96,44 @@ Err chat_roles(const char *name, ChatRoles *roles) {
     return err_set(DS_ERR_PARAMS,
                    "chat template \"%.60s\" is not known; known are hh, chatml, llama2, llama3, plain%s%s%s", name,
                    near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
+}
+
+static const struct {
+    const char *name;
+    size_t at; // in ChatRoles
+} fields[CHAT_FIELDS] = {{"begin", offsetof(ChatRoles, begin)},
+                         {"system_prefix", offsetof(ChatRoles, system_prefix)},
+                         {"system_suffix", offsetof(ChatRoles, system_suffix)},
+                         {"user_prefix", offsetof(ChatRoles, user_prefix)},
+                         {"user_suffix", offsetof(ChatRoles, user_suffix)},
+                         {"assistant_prefix", offsetof(ChatRoles, assistant_prefix)},
+                         {"assistant_suffix", offsetof(ChatRoles, assistant_suffix)},
+                         {"user_after_system", offsetof(ChatRoles, user_after_system)}};
+
+const char *chat_field(int i) { return fields[i].name; }
+
+static const char **role_string(ChatRoles *roles, int i) { return (const char **)((char *)roles + fields[i].at); }
+
+ChatText chat_text(const char *name, const ChatRoles *roles) {
+    ChatText t = {.name = mem_strdup(name)};
+    ChatRoles copy = *roles;
+    for (int i = 0; i < CHAT_FIELDS; i++) {
+        const char *string = *role_string(&copy, i);
+        if (string && string[0]) t.field[i] = mem_strdup(string);
+    }
+    return t;
+}
+
+void chat_text_free(ChatText *t) {
+    mem_free(t->name);
+    for (int i = 0; i < CHAT_FIELDS; i++) mem_free(t->field[i]);
+    *t = (ChatText){0};
+}
+
+ChatRoles chat_text_roles(const ChatText *t) {
+    ChatRoles roles = {0};
+    for (int i = 0; i < CHAT_FIELDS; i++) *role_string(&roles, i) = t->field[i];
+    return roles;
 }
 
 bool chat_role_parse(const char *word, ChatRole *role) {

@@ -21,6 +21,14 @@ typedef struct {
     const char *user_after_system; // instead of user_prefix right after a system turn; NULL: the same
 } ChatRoles;
 
+// A template as files keep it: its name and its strings by field (NULL: ""). {0} is none. Owner: caller,
+// chat_text_free.
+enum { CHAT_FIELDS = 8 };
+typedef struct {
+    char *name;
+    char *field[CHAT_FIELDS];
+} ChatText;
+
 typedef enum { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT } ChatRole;
 
 typedef struct {
@@ -44,6 +52,16 @@ const char *const *chat_names(int *n);
 
 // The strings of the template `name`. DS_ERR_PARAMS with the closest name.
 Err chat_roles(const char *name, ChatRoles *roles);
+
+// The name of field 0 .. CHAT_FIELDS - 1 of a template in files: begin, system_prefix, ...
+const char *chat_field(int i);
+
+// Copies name and strings. Owner: caller.
+ChatText chat_text(const char *name, const ChatRoles *roles);
+void chat_text_free(ChatText *t);
+
+// The strings as views of t.
+ChatRoles chat_text_roles(const ChatText *t);
 
 // "system"; "user", "human"; "assistant", "gpt". False if it is none of them.
 bool chat_role_parse(const char *word, ChatRole *role);

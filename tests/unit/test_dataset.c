@@ -113,7 +113,7 @@ static void forms_become_turns(void **state) {
     assert_int_equal(dataset_count(d, DATA_SFT, false), DS_COUNT(cases));
     assert_int_equal(dataset_count(d, DATA_PTX, false), 0);
     for (int i = 0; i < DS_COUNT(cases); i++) assert_row(d, i, cases[i][1]);
-    assert_string_equal(dataset_template(d), "hh");
+    assert_string_equal(dataset_template(d)->name, "hh");
     assert_int_equal(dataset_stop_id(d), 0);
     // The prompt is what stands before the last answer, and only the end marker is the special token.
     int32_t *prompt, ids[64];
