@@ -116,6 +116,12 @@ static bool stage_done(const Job *j, int i) {
     return done;
 }
 
+static bool nothing_left(const Job *j) {
+    for (int i = 0; i < DS_COUNT(stages); i++)
+        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
+    return true;
+}
+
 // Finds what to go on from, and how much of the history that keeps.
 static Err find_resume(Job *j) {
     Err err = DS_OK;
@@ -123,7 +129,7 @@ static Err find_resume(Job *j) {
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
     DS_TRY(ckpt_find_newest(j->run.data, dir, &j->resume));
-    if (world_rank() == 0) err = ckpt_count_start(j->p->job.out, j->resume);
+    if (world_rank() == 0 && !nothing_left(j)) err = ckpt_count_start(j->p->job.out, j->resume);
     DS_TRY(agree_err(j->run.data, err));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
