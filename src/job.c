@@ -38,6 +38,7 @@ typedef struct {
     int64_t records;   // of history.nc that stay
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
+    Group *node; // [checkpoint] files = node
 } Job;
 
 const char *job_commit(void) { return origin_commit(); }
@@ -214,6 +215,7 @@ static Err setup(Job *j) {
     err = check_layout(j->p);
     if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
     DS_TRY(agree_err(run->data, err));
+    if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->data);
     h5_init();
     fill_origin(j);
     DS_TRY(agree_err(run->data, open_folder(j)));
@@ -228,6 +230,7 @@ done:
 }
 
 static void finish(Job *j) {
+    group_destroy(&j->node);
     tok_free(&j->run.tok);
     chat_text_free(&j->run.template);
     summary_destroy(&j->run.summary);

@@ -21,6 +21,15 @@ Group *group_split(const Group *g, int color, int key) {
     return part;
 }
 
+Group *group_split_node(const Group *g) {
+    Group *part = MEM_NEW(Group, 1);
+    if (MPI_Comm_split_type(g->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &part->comm) != MPI_SUCCESS)
+        err_fatal("MPI_Comm_split_type failed");
+    MPI_Comm_rank(part->comm, &part->rank);
+    MPI_Comm_size(part->comm, &part->size);
+    return part;
+}
+
 void group_destroy(Group **g) {
     if (!*g) return;
     MPI_Comm_free(&(*g)->comm);

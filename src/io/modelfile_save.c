@@ -1,5 +1,6 @@
-// modelfile_save.c: see modelfile_save.h. Sharded: each rank writes its pieces, the rows of all travel, rank 0 writes
-// the master. One file: the pieces travel, a part of at most H5_ROW_MAX elements at a time, and rank 0 writes them.
+// modelfile_save.c: see modelfile_save.h. Sharded: each rank writes its pieces (or the first of those that share a
+// shard, to which the others send), the rows of all travel, rank 0 writes the master. One file: the pieces travel, a
+// part of at most H5_ROW_MAX elements at a time, and rank 0 writes them.
 #include "io/modelfile_save.h"
 
 #include <string.h>
@@ -9,7 +10,7 @@
 #include "comm/agree.h"
 #include "comm/coll.h"
 
-// ---- a shard a rank ----
+// ---- shards ----
 
 // All ranks' rows on every rank, instead of its own. Collective on g.
 static void gather_rows(const Group *g, H5Rows *rows) {
@@ -34,12 +35,104 @@ done:
     return err;
 }
 
+// Elements of one of this rank's pieces.
+static Err load_part(const ModelSource *m, int index, int64_t at, int64_t n, void *out) {
+    const H5Piece *p = &m->pieces[index];
+    size_t size = dtype_bytes(m->tensors[p->tensor].dtype);
+    if (!p->data) return m->fetch(m->context, index, at, n, out);
+    memcpy(out, (const char *)p->data + (size_t)at * size, (size_t)n * size);
+    return DS_OK;
+}
+
+// Ranks that share a shard: the first asks for a part, its owner shows it to all; count = 0 ends the shard.
+typedef struct {
+    int32_t owner, index, tensor; // piece `index` of rank `owner`
+    int64_t at, count;
+} PartWish;
+
+typedef struct {
+    const ModelSource *m;
+    PartWish *wish; // [pieces of all]: whole pieces
+    Err err;        // of loading this rank's own parts; it goes on, so that nobody waits for it
+} Sharing;
+
+static void show_part(Sharing *s, const PartWish *wish, void *out) {
+    const Group *g = s->m->sharing;
+    if (wish->owner == group_rank(g) && !s->err) s->err = load_part(s->m, wish->index, wish->at, wish->count, out);
+    coll_bcast(g, out, (size_t)wish->count * dtype_bytes(s->m->tensors[wish->tensor].dtype), wish->owner);
+}
+
+// An H5Fetch for the rank that writes.
+static Err ask_part(void *context, int piece, int64_t at, int64_t n, void *out) {
+    Sharing *s = context;
+    PartWish wish = s->wish[piece];
+    wish.at = at;
+    wish.count = n;
+    coll_bcast(s->m->sharing, &wish, sizeof wish, 0);
+    show_part(s, &wish, out);
+    return DS_OK;
+}
+
+static void answer_parts(Sharing *s) {
+    PartWish wish;
+    void *staging = h5_parts_staging(s->m->tensors, s->m->n_tensors);
+    for (;;) {
+        coll_bcast(s->m->sharing, &wish, sizeof wish, 0);
+        if (wish.count == 0) break;
+        show_part(s, &wish, staging);
+    }
+    mem_free(staging);
+}
+
+// The pieces of all, on every rank of the group. Owner: caller, mem_free both.
+static int all_pieces(Sharing *s, H5Piece **pieces) {
+    const Group *g = s->m->sharing;
+    void *all = NULL;
+    size_t *offset = MEM_NEW(size_t, group_size(g) + 1);
+    coll_allgatherv(g, s->m->pieces, (size_t)s->m->n_pieces * sizeof **pieces, &all, offset);
+    int n = (int)(offset[group_size(g)] / sizeof **pieces);
+    *pieces = all;
+    s->wish = MEM_NEW(PartWish, n);
+    for (int r = 0, i = 0; r < group_size(g); r++)
+        for (int first = i; (size_t)i * sizeof **pieces < offset[r + 1]; i++) {
+            (*pieces)[i].data = NULL; // an address of another rank
+            s->wish[i] = (PartWish){.owner = r, .index = i - first, .tensor = (*pieces)[i].tensor};
+        }
+    mem_free(offset);
+    return n;
+}
+
+// Collective on m->sharing.
+static Err write_shared(const char *path, int shard, const ModelSource *m, H5Rows *rows) {
+    H5Piece *pieces;
+    Sharing s = {.m = m};
+    Err err = h5_parts_check_pieces(path, m->tensors, m->n_tensors, m->pieces, m->n_pieces, m->fetch != NULL);
+    err = agree_err(m->sharing, err);
+    if (err) return err;
+    int n = all_pieces(&s, &pieces);
+    if (group_rank(m->sharing) == 0) {
+        err = h5_parts_write_shard(path, shard, m->tensors, m->n_tensors, pieces, n, ask_part, &s, rows);
+        coll_bcast(m->sharing, &(PartWish){.count = 0}, sizeof(PartWish), 0);
+    } else answer_parts(&s);
+    mem_free(pieces);
+    mem_free(s.wish);
+    return err ? err : s.err;
+}
+
+static Err write_shard(const Group *g, const char *path, const ModelSource *m, H5Rows *rows) {
+    int shard = group_rank(g);
+    if (!m->sharing)
+        return h5_parts_write_shard(path, shard, m->tensors, m->n_tensors, m->pieces, m->n_pieces, m->fetch, m->context,
+                                    rows);
+    coll_bcast(m->sharing, &shard, sizeof shard, 0); // named after the rank that writes it
+    return write_shared(path, shard, m, rows);
+}
+
 // Collective on g; the code is agreed.
 static Err save_sharded(const Group *g, const char *path, const ModelSource *m, H5Rows *rows) {
     Err err = DS_OK;
     DS_TRY(agree_err(g, group_rank(g) == 0 ? remove_shards(path, true) : DS_OK));
-    DS_TRY(agree_err(g, h5_parts_write_shard(path, group_rank(g), m->tensors, m->n_tensors, m->pieces, m->n_pieces,
-                                             m->fetch, m->context, rows)));
+    DS_TRY(agree_err(g, write_shard(g, path, m, rows)));
     gather_rows(g, rows);
     if (group_rank(g) == 0) err = modelfile_write_master(path, m->meta, m->tensors, m->n_tensors, rows);
     DS_TRY(agree_err(g, err));
@@ -71,15 +164,6 @@ static Err pass_part(OneWriter *w, int root, PartHead head, Err err) {
     return h5_parts_put(w->file, w->m->tensors, (int)head.tensor, head.first, head.count, w->staging, &w->rows);
 }
 
-// Fills staging with elements of this rank's piece.
-static Err load_part(OneWriter *w, int index, int64_t at, int64_t n) {
-    const H5Piece *p = &w->m->pieces[index];
-    size_t size = dtype_bytes(w->m->tensors[p->tensor].dtype);
-    if (p->data) memcpy(w->staging, (const char *)p->data + (size_t)at * size, (size_t)n * size);
-    else return w->m->fetch(w->m->context, index, at, n, w->staging);
-    return DS_OK;
-}
-
 // This rank's turn: its pieces, part by part; none if they are not legal. Collective on g.
 static Err give_parts(OneWriter *w, const char *path, Err err) {
     int me = group_rank(w->g);
@@ -91,7 +175,7 @@ static Err give_parts(OneWriter *w, const char *path, Err err) {
         const H5Piece *p = &m->pieces[i];
         for (int64_t at = 0; at < p->count; at += H5_ROW_MAX) {
             head = (PartHead){p->tensor, p->first + at, ds_min(H5_ROW_MAX, p->count - at)};
-            if (!err) err = load_part(w, i, at, head.count);
+            if (!err) err = load_part(m, i, at, head.count, w->staging);
             coll_bcast(w->g, &head, sizeof head, me);
             err = pass_part(w, me, head, err);
         }

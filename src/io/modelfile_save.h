@@ -1,11 +1,11 @@
-// modelfile_save.h: a model that is spread over ranks, into one file or a master over one shard a rank.
+// modelfile_save.h: a model that is spread over ranks, into one file or a master over shards.
 #ifndef DS_MODELFILE_SAVE_H
 #define DS_MODELFILE_SAVE_H
 
 #include "comm/group.h"
 #include "io/modelfile.h"
 
-typedef enum { MODEL_FILES_RANK, MODEL_FILES_ONE } ModelFiles; // a shard a rank | one file, written by rank 0
+typedef enum { MODEL_FILES_SHARDS, MODEL_FILES_ONE } ModelFiles; // shards | one file, written by rank 0
 
 // What is to be written. meta and tensors are the same on all ranks; pieces are this rank's, and all ranks' together
 // tile every tensor exactly once (replicas bring none).
@@ -17,9 +17,10 @@ typedef struct {
     int n_pieces;
     H5Fetch fetch; // for pieces without data
     void *context;
+    const Group *sharing; // ranks that share a shard, which its rank 0 writes (a node's); NULL: each rank its own
 } ModelSource;
 
-// Writes `path` as one file (rank 0 does), or as a master over a shard a rank in `<stem>.shards/`. An old file of that
+// Writes `path` as one file (rank 0 does), or as a master over shards in `<stem>.shards/`. An old file of that
 // name stays until the new one is whole; old shards, and the master over them, are removed first. Memory: one row.
 // *rows (may be NULL): all rows with their hashes, on every rank, with MODEL_FILES_ONE on rank 0 only; owner: caller,
 // h5_rows_free. DS_ERR_IO; DS_ERR_BUG: pieces that do not tile. Collective on g; all ranks return the same code.

@@ -132,17 +132,18 @@ done:
 }
 
 static ModelFiles files_of(const Run *run) {
-    return run->p->checkpoint.files == FILES_ONE ? MODEL_FILES_ONE : MODEL_FILES_RANK;
+    return run->p->checkpoint.files == FILES_ONE ? MODEL_FILES_ONE : MODEL_FILES_SHARDS;
 }
 
-static ModelSource source_of(Table *t, const ModelMeta *meta) {
+static ModelSource source_of(const Run *run, Table *t, const ModelMeta *meta) {
     return (ModelSource){.meta = meta,
                          .tensors = t->tensors,
                          .n_tensors = t->n_tensors,
                          .pieces = t->pieces,
                          .n_pieces = t->n_pieces,
                          .fetch = fetch,
-                         .context = t};
+                         .context = t,
+                         .sharing = run->sharing};
 }
 
 Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel *models, int n, const Kv *kv) {
@@ -154,7 +155,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
     for (int i = 0; i < n; i++) {
         training_table(&tables[i], run, &models[i], false);
         DS_TRY(meta_fill(&metas[i], run, &models[i].model->arch));
-        list[i] = (CkptModel){.name = models[i].name, .source = source_of(&tables[i], &metas[i].meta)};
+        list[i] = (CkptModel){.name = models[i].name, .source = source_of(run, &tables[i], &metas[i].meta)};
     }
     CkptOptions options = {
         .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
@@ -214,7 +215,7 @@ Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, b
     DS_TRY(meta_fill(&meta, run, &m->arch));
     table_create(&t, m, optim, dtype);
     add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
-    ModelSource source = source_of(&t, &meta.meta);
+    ModelSource source = source_of(run, &t, &meta.meta);
     DS_TRY(modelfile_save(run->data, path, &source, files_of(run), NULL));
 done:
     table_destroy(&t);

@@ -19,6 +19,7 @@ typedef struct {
     const Params *p;
     const Kernels *k;
     const Group *data;
+    const Group *sharing; // [checkpoint] files = node: the ranks of this node; else NULL
     const Origin *origin;
     Tokenizer *tok;   // of the data set, which every model must share; NULL: none
     ChatText template; // of the data set, noted in every model

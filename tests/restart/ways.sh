@@ -61,6 +61,12 @@ two=$here/two
 run "$two" 2 $rounds || fail whole_two "$(tail -n 1 "$two.log")"
 [ "$(weights "$two")" = "$(weights "$out")" ] && [ ! -e "$out/models/actor.shards" ] && ok files_one || fail files_one "weights differ, or shards"
 
+# One shard a node.
+out=$here/node
+run "$out" 2 $rounds checkpoint.files=node || fail files_node "$(tail -n 1 "$out.log")"
+if [ "$(weights "$two")" = "$(weights "$out")" ] && [ "$(ls "$out/models/actor.shards")" = 00000.h5 ]; then ok files_node
+else fail files_node "weights differ, or shards: $(ls "$out/models/actor.shards")"; fi
+
 # A torn newest checkpoint: it is named, the one before it serves, the end is the same.
 out=$here/torn
 until_step "$out" sft 000006 2

@@ -217,10 +217,14 @@ static Err take(void *context, int piece, int64_t offset, int64_t count, const v
     return DS_OK;
 }
 
+// Two neighbours each; NULL or this is `sharing`.
+static Group *pairs;
+static const Group *sharing;
+
 static Err save(const Group *g, const char *dir, const char *stage, int64_t step, ModelFiles files, int keep) {
     Share s = cut(group_rank(g), group_size(g), step);
-    const CkptModel models[2] = {{"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}},
-                                 {"critic", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}}};
+    const CkptModel models[2] = {{"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing}},
+                                 {"critic", {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing}}};
     const CkptOptions o = {dir, stage, step, files, keep};
     Kv *kv = kv_create();
     char *path = NULL;
@@ -273,26 +277,35 @@ static void test_save_and_load(void **state) {
     char dir[96];
     snprintf(dir, sizeof dir, "%s/ck", all);
     expect_newest(g, dir, "");
-    ok(save(g, dir, "sft", 10, MODEL_FILES_RANK, 2));
+    ok(save(g, dir, "sft", 10, MODEL_FILES_SHARDS, 2));
     expect_newest(g, dir, "sft-000010");
     load(in(dir, "sft-000010"), 10, 1);
     load(in(dir, "sft-000010"), 10, 7);
+    coll_barrier(g);
+    sharing = pairs;
+    ok(save(g, dir, "sft", 11, MODEL_FILES_SHARDS, 2));
+    sharing = NULL;
+    expect_newest(g, dir, "sft-000011");
+    load(in(dir, "sft-000011"), 11, 3);
+    assert_false(file_exists(in(dir, "sft-000011/actor.shards/00001.h5"))); // rank 0 wrote for it
+    coll_barrier(g);
+    if (group_rank(g) == 0) ok(file_remove_tree(in(dir, "sft-000011")));
     coll_barrier(g);
     ok(save(g, dir, "sft", 9, MODEL_FILES_ONE, 3));
     load(in(dir, "sft-000009"), 9, 3);
     expect_newest(g, dir, "sft-000010");
     ok(save(g, dir, "ppo", 1, MODEL_FILES_ONE, 3));
-    ok(save(g, dir, "rm", 500, MODEL_FILES_RANK, 3)); // the order of stages beats the step
+    ok(save(g, dir, "rm", 500, MODEL_FILES_SHARDS, 3)); // the order of stages beats the step
     expect_newest(g, dir, "ppo-000001");
     assert_int_equal(count_entries(dir), 3);
     assert_false(file_exists(in(dir, "sft-000009")));
-    ok(save(g, dir, "ppo", 2, MODEL_FILES_RANK, 1));
+    ok(save(g, dir, "ppo", 2, MODEL_FILES_SHARDS, 1));
     assert_int_equal(count_entries(dir), 1);
-    ok(save(g, dir, "ppo", 2, MODEL_FILES_RANK, 1)); // a second time
+    ok(save(g, dir, "ppo", 2, MODEL_FILES_SHARDS, 1)); // a second time
     assert_int_equal(count_entries(dir), 1);
     expect_newest(g, dir, "ppo-000002");
     load(in(dir, "ppo-000002"), 2, 2);
-    expect(save(g, dir, "dpo", 1, MODEL_FILES_RANK, 1), DS_ERR_BUG, "not a checkpoint's name");
+    expect(save(g, dir, "dpo", 1, MODEL_FILES_SHARDS, 1), DS_ERR_BUG, "not a checkpoint's name");
 }
 
 // One file over shards over one file, under the same name.
@@ -306,8 +319,8 @@ static void test_replaced_model(void **state) {
         H5Rows rows = {0};
         H5File *f;
         Share s = cut(group_rank(g), group_size(g), i);
-        const ModelSource source = {NULL, tensors, TENSORS, s.piece, s.n, give, &s};
-        ok(modelfile_save(g, path, &source, one_file ? MODEL_FILES_ONE : MODEL_FILES_RANK, i % 3 ? &rows : NULL));
+        const ModelSource source = {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing};
+        ok(modelfile_save(g, path, &source, one_file ? MODEL_FILES_ONE : MODEL_FILES_SHARDS, i % 3 ? &rows : NULL));
         if (i % 3 && group_rank(g) == 0) assert_true(rows.n >= TENSORS);
         h5_rows_free(&rows);
         assert_int_equal(file_exists(in(all, "actor.shards")), !one_file);
@@ -348,9 +361,9 @@ static void test_damage(void **state) {
     snprintf(dir, sizeof dir, "%s/hurt", all);
     bool root = group_rank(g) == 0;
     const char *const files[] = {"trainer.h5", "actor.h5", "critic.shards/00000.h5", "manifest.txt", "DONE"};
-    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    ok(save(g, dir, "sft", 1, MODEL_FILES_SHARDS, 5));
     for (int i = 0; i < DS_COUNT(files); i++) {
-        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        ok(save(g, dir, "sft", 2, MODEL_FILES_SHARDS, 5));
         expect_newest(g, dir, "sft-000002");
         if (root) flip_middle(in(in(dir, "sft-000002"), files[i]));
         coll_barrier(g);
@@ -364,13 +377,13 @@ static void test_damage(void **state) {
                                 "mv %s/sft-000002/trainer.h5 %s/x && ln -s ../x %s/sft-000002/trainer.h5",
                                 "cp %s/sft-000001/critic.shards/* %s/sft-000002/critic.shards/"};
     for (int i = 0; i < DS_COUNT(harm); i++) {
-        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        ok(save(g, dir, "sft", 2, MODEL_FILES_SHARDS, 5));
         on_root(harm[i], dir);
         expect_newest(g, dir, "sft-000001");
     }
     for (int n = 0; n < 33; n++) { // a torn DONE is none
         char command[100];
-        ok(save(g, dir, "sft", 2, MODEL_FILES_RANK, 5));
+        ok(save(g, dir, "sft", 2, MODEL_FILES_SHARDS, 5));
         snprintf(command, sizeof command, "truncate -s %d %%s/sft-000002/DONE", n);
         on_root(command, dir);
         if (root) expect(ckpt_check(in(dir, "sft-000002")), DS_ERR_DATA, "DONE: is torn");
@@ -384,7 +397,7 @@ static void test_clean(void **state) {
     const Group *g = group_world();
     char dir[96];
     snprintf(dir, sizeof dir, "%s/clean", all);
-    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    ok(save(g, dir, "sft", 1, MODEL_FILES_SHARDS, 5));
     on_root("mkdir -p %s/.tmp-sft-000002/x.shards && touch %s/.tmp-sft-000002/x.shards/00000.h5", dir);
     expect_newest(g, dir, "sft-000001");
     if (group_rank(g) == 0) ok(ckpt_clean(dir));
@@ -409,13 +422,14 @@ static void test_disk_full(void **state) {
     char dir[96];
     snprintf(dir, sizeof dir, "%s/full", all);
     signal(SIGXFSZ, SIG_IGN);
-    ok(save(g, dir, "sft", 1, MODEL_FILES_RANK, 5));
+    ok(save(g, dir, "sft", 1, MODEL_FILES_SHARDS, 5));
     int failed = 0;
-    for (int files = 0; files < 2; files++)
+    for (int files = 0; files < 3; files++)
         for (rlim_t limit = 0; limit < 24000; limit += 700) {
             bool last = group_rank(g) == group_size(g) - 1; // one rank has no room
             if (last) limit_files(limit);
-            Err err = save(g, dir, "sft", 2, files ? MODEL_FILES_ONE : MODEL_FILES_RANK, 5);
+            sharing = files == 2 ? pairs : NULL;
+            Err err = save(g, dir, "sft", 2, files == 1 ? MODEL_FILES_ONE : MODEL_FILES_SHARDS, 5);
             limit_files(RLIM_INFINITY);
             if (!err) { // there was enough
                 on_root("rm -r %s/sft-000002", dir);
@@ -426,6 +440,7 @@ static void test_disk_full(void **state) {
             expect_newest(g, dir, "sft-000001");
             assert_int_equal(count_entries(dir), 1);
         }
+    sharing = NULL;
     if (group_size(g) == 1) assert_true(failed > 10);
     expect(ckpt_save_check_space(dir, INT64_MAX), DS_ERR_IO, "a checkpoint needs");
     coll_barrier(g);
@@ -438,15 +453,17 @@ static void test_one_rank_fails(void **state) {
     snprintf(dir, sizeof dir, "%s/lie", all);
     Share s = cut(group_rank(g), group_size(g), 1);
     if (group_rank(g) == group_size(g) - 1) s.piece[0].count = 1 << 20; // lies about its share
-    for (int files = 0; files < 2; files++) {
-        const CkptModel m = {"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s}};
-        const CkptOptions o = {dir, "sft", 1, files ? MODEL_FILES_ONE : MODEL_FILES_RANK, 1};
+    for (int files = 0; files < 3; files++) {
+        sharing = files == 2 ? pairs : NULL;
+        const CkptModel m = {"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing}};
+        const CkptOptions o = {dir, "sft", 1, files == 1 ? MODEL_FILES_ONE : MODEL_FILES_SHARDS, 1};
         Kv *kv = kv_create();
         expect(ckpt_save(g, &o, &m, 1, kv, NULL), DS_ERR_BUG, "lies outside it");
         kv_destroy(&kv);
         coll_barrier(g);
         assert_int_equal(count_entries(o.dir), 0);
     }
+    sharing = NULL;
 }
 
 static int fresh(void **state) {
@@ -455,6 +472,7 @@ static int fresh(void **state) {
     snprintf(all, sizeof all, "build/tmp/test_ckpt/all");
     int bad = world_rank() == 0 && file_remove_tree("build/tmp/test_ckpt");
     coll_barrier(group_world());
+    pairs = group_split(group_world(), world_rank() / 2, world_rank());
     bad = bad || file_make_dirs(own) || file_make_dirs(all);
     coll_barrier(group_world());
     return bad;
@@ -466,7 +484,7 @@ static int run_command(int argc, char **argv) {
     char *path = NULL;
     Err err = DS_OK;
     if (argc == 7 && !strcmp(argv[1], "save"))
-        err = save(g, argv[2], argv[3], atoll(argv[4]), !strcmp(argv[5], "one") ? MODEL_FILES_ONE : MODEL_FILES_RANK,
+        err = save(g, argv[2], argv[3], atoll(argv[4]), !strcmp(argv[5], "one") ? MODEL_FILES_ONE : MODEL_FILES_SHARDS,
                    atoi(argv[6]));
     else if (argc == 3 && !strcmp(argv[1], "newest")) {
         err = ckpt_clean(argv[2]);
@@ -499,6 +517,7 @@ int main(int argc, char **argv) {
         return code;
     }
     int failed = cmocka_run_group_tests_name("ckpt", tests, fresh, NULL);
+    group_destroy(&pairs);
     world_finalize();
     return failed;
 }
