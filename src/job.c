@@ -43,18 +43,6 @@ typedef struct {
 
 const char *job_commit(void) { return origin_commit(); }
 
-// A wish that only the number of ranks can judge.
-static Err check_layout(const Params *p) {
-    int ranks = world_size();
-    if (p->layout.zero > 0 && p->layout.zero != ranks)
-        return err_set(DS_ERR_PARAMS, "[layout] zero = %lld: partitions over all %d data ranks are built; give 0 or %d",
-                       (long long)p->layout.zero, ranks, ranks);
-    if (p->layout.lanes > 0 && p->layout.lanes != ranks)
-        return err_set(DS_ERR_PARAMS, "[layout] lanes = %lld: as many lanes as data ranks are built; give 0 or %d",
-                       (long long)p->layout.lanes, ranks);
-    return DS_OK;
-}
-
 static int thread_count(const Params *p) {
     if (p->job.threads > 0) return (int)p->job.threads;
     cpu_set_t set;
@@ -212,9 +200,10 @@ static Err setup(Job *j) {
     Run *run = &j->run;
     *run = (Run){.p = j->p, .data = group_world(), .started = clock_now(), .last_checkpoint = clock_now()};
     coll_set_deadline(60 * j->p->job.deadline_minutes);
-    err = check_layout(j->p);
+    err = layout_check(group_size(run->data), j->p->layout.zero, j->p->layout.lanes);
     if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
     DS_TRY(agree_err(run->data, err));
+    layout_create(&run->layout, run->data, (int)j->p->layout.zero, (int)j->p->layout.lanes);
     if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->data);
     h5_init();
     fill_origin(j);
@@ -231,6 +220,7 @@ done:
 
 static void finish(Job *j) {
     group_destroy(&j->node);
+    layout_destroy(&j->run.layout);
     tok_free(&j->run.tok);
     chat_text_free(&j->run.template);
     summary_destroy(&j->run.summary);

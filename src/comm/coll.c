@@ -188,24 +188,36 @@ void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     mem_free(req);
 }
 
-void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes) {
+void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p) {
+    *p = (CollPending){.g = g};
     if (g->size == 1 || part == 0) return;
     const int64_t piece = ((int64_t)1 << 30) / (int64_t)elem_bytes;
     char *base = kernels_comm_ptr(x);
-    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size * ds_ceil_div(part, piece));
     for (int64_t at = 0; at < part; at += piece) {
-        int bytes = (int)(ds_min(piece, part - at) * (int64_t)elem_bytes), n_req = 0;
+        int bytes = (int)(ds_min(piece, part - at) * (int64_t)elem_bytes);
         char *mine = base + (size_t)(g->rank * part + at) * elem_bytes;
         for (int r = 0; r < g->size; r++) {
             if (r == g->rank) continue;
             char *in = base + (size_t)(r * part + at) * elem_bytes;
-            check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[n_req++]), "all-gather");
-            check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[n_req++]), "all-gather");
+            check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
+            check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
         }
-        wait_all(g, req, n_req, "all-gather");
         coll.sent += (int64_t)bytes * (g->size - 1);
     }
-    mem_free(req);
+    p->requests = req;
+}
+
+void coll_finish(CollPending *p) {
+    if (p->n) wait_all(p->g, p->requests, p->n, "all-gather");
+    mem_free(p->requests);
+    *p = (CollPending){0};
+}
+
+void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes) {
+    CollPending p;
+    coll_allgather_start(g, x, part, elem_bytes, &p);
+    coll_finish(&p);
 }
 
 // Slot r of every rank's staging = the first `bytes` of rank r's slot r.

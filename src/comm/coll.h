@@ -41,6 +41,15 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
 void coll_reduce_scatter(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
 // Rank r gives x[r * part ..); all get x[size * part]. Elements of `elem_bytes`.
 void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes);
+// The same, begun and not waited for: x must be left alone until coll_finish. All ranks begin and finish in the same
+// order. *p must be zero or finished. coll_finish accepts a zero one.
+typedef struct {
+    const Group *g;
+    void *requests;
+    int n;
+} CollPending;
+void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p);
+void coll_finish(CollPending *p);
 // x[n] = sum, on every rank (reduce-scatter, then all-gather). Any n.
 void coll_allreduce(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
 

@@ -34,6 +34,14 @@ void batch_free(Batch *b) {
     *b = (Batch){0};
 }
 
+void batch_empty(Batch *b) {
+    batch_reserve(b, 1, 1);
+    b->n = b->n_seq = b->starts[1] = 1;
+    b->starts[0] = b->ids[0] = b->pos[0] = 0;
+    b->counted[0] = 0;
+    b->sample[0] = -1;
+}
+
 typedef struct {
     int64_t length, item;
 } Entry;
@@ -94,4 +102,18 @@ void pack_deal_free(Deal *d) {
     }
     mem_free(d->part);
     *d = (Deal){0};
+}
+
+int64_t pack_turns(const Deal *d, int ranks) {
+    int64_t rounds = 0;
+    for (int p = 0; p < d->parts; p++) rounds = ds_max(rounds, d->part[p].n);
+    return rounds * (d->parts / ranks);
+}
+
+int64_t pack_turn(const Deal *d, int ranks, int rank, int64_t turn, const int64_t **item) {
+    const int64_t lanes = d->parts / ranks, round = turn / lanes;
+    const PackBatches *lane = &d->part[turn % lanes * ranks + rank];
+    if (round >= lane->n) return 0;
+    *item = lane->item + lane->start[round];
+    return lane->start[round + 1] - lane->start[round];
 }

@@ -18,7 +18,10 @@ typedef struct {
 void batch_reserve(Batch *b, int64_t n, int64_t n_seq);
 void batch_free(Batch *b);
 
-// The micro-batches of one part (rank): batch m is the items item[start[m]] .. item[start[m + 1] - 1], in ascending
+// One sequence of one token that does not count: for a rank that has nothing to do where others compute together.
+void batch_empty(Batch *b);
+
+// The micro-batches of one part (lane): batch m is the items item[start[m]] .. item[start[m + 1] - 1], in ascending
 // order.
 typedef struct {
     int64_t n;      // micro-batches, may be 0
@@ -32,9 +35,15 @@ typedef struct {
 } Deal;
 
 // Deals the n items of one global step (an item: a sequence, or a pair that stays together) of lengths[n] tokens to
-// `parts` ranks and cuts each rank's into micro-batches of at most micro_tokens (a longer item goes alone). Balanced by
+// `parts` lanes and cuts each lane's into micro-batches of at most micro_tokens (a longer item goes alone). Balanced by
 // tokens; a pure function of its arguments. Owner: caller, pack_deal_free.
 void pack_deal(const int64_t *lengths, int64_t n, int parts, int64_t micro_tokens, Deal *out);
 void pack_deal_free(Deal *d); // accepts a zero one
+
+// The deal in turns: `ranks` divides d->parts; in turn t rank r has micro-batch t / (parts / ranks) of lane
+// t % (parts / ranks) * ranks + r. As many turns for all ranks as the lane with the most micro-batches needs.
+int64_t pack_turns(const Deal *d, int ranks);
+// *item = the items of a rank's turn; returns how many, 0 if the lane has no more.
+int64_t pack_turn(const Deal *d, int ranks, int rank, int64_t turn, const int64_t **item);
 
 #endif

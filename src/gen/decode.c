@@ -118,6 +118,8 @@ static int64_t retire(Gen *g, const GenCfg *cfg, GenRequest *req, GenTold told, 
     return ended;
 }
 
+const Model *gen_model(const Gen *g) { return g->m; }
+
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user) {
     int64_t next = 0, left = n;
     for (int64_t i = 0; i < n; i++) req[i].n = 0, req[i].stop = GEN_STOP_NONE;

@@ -45,6 +45,7 @@ typedef bool (*GenTold)(void *user, const GenRequest *r);
 // (a longer prompt goes alone). Owner: caller, gen_destroy.
 Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block);
 void gen_destroy(Gen **g);
+const Model *gen_model(const Gen *g);
 
 // Answers req[n]. told may be NULL.
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user);

@@ -32,7 +32,8 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     DS_TRY(load_arch(file, path, head, &arch));
     DS_TRY(load_tokenizer(file, path, &t->tok));
     DS_TRY(load_template(file, &t->template));
-    model_create(&t->model, t->k, &arch, dtype, group_world(), 0, false);
+    layout_create(&t->layout, group_world(), 0, 0);
+    model_create(&t->model, t->k, &arch, dtype, &t->layout, 0, false);
     DS_TRY(load_weights(&t->model, file, path));
     if (t->tok) t->stop_id = tok_eos(t->tok);
 done:
@@ -43,6 +44,7 @@ done:
 void talk_close(Talk *t) {
     gen_destroy(&t->gen);
     model_destroy(&t->model);
+    if (t->layout.data) layout_destroy(&t->layout);
     chat_destroy(&t->chat);
     tok_free(&t->tok);
     chat_text_free(&t->template);

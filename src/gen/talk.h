@@ -9,9 +9,10 @@
 
 typedef struct {
     const Kernels *k;
+    Layout layout; // of this process
     Model model;
-    Tokenizer *tok; // NULL: the model has none (ids only)
-    Chat *chat;     // NULL without a tokenizer, or before talk_template
+    Tokenizer *tok;    // NULL: the model has none (ids only)
+    Chat *chat;        // NULL without a tokenizer, or before talk_template
     ChatText template; // the one noted in the file, then the one chosen
     char *path;
     Gen *gen;

@@ -15,6 +15,8 @@ static HeadInfo head_info(const Model *m) {
     HeadInfo h = {.head = (int)r->layers + 1, .width = r->width, .ew = r->embed_width};
     bool tied = r->head == ARCH_HEAD_LM && r->tied;
     int block = tied ? 0 : h.head;
+    zero_open(&m->zero, h.head, -1);
+    zero_open(&m->zero, 0, -1);
     WeightRole role = r->head == ARCH_HEAD_SCALAR ? W_V_HEAD : tied ? W_TOK : W_LM_HEAD;
     h.table = zero_weight(&m->zero, block, role);
     h.dtable = zero_grad(&m->zero, block, role);
@@ -38,6 +40,12 @@ static void rows_fwd(const Model *m, Acts *a, const HeadInfo *h, const int32_t *
         m->k->linear_fwd(m->dt, m->dt, a->hp, a->hf, zero_weight(z, h->head, W_PROJ_OUT), NULL, n, h->ew, h->width);
 }
 
+// A micro-batch's backward pass begins: the head's weights, which may be the embedding's, get gradients.
+static void grads_open(Model *m, const HeadInfo *h) {
+    zero_grad_open(&m->zero, 0);
+    zero_grad_open(&m->zero, h->head);
+}
+
 // From a->dhp to gradients and a->dx.
 static void rows_bwd(Model *m, Acts *a, const HeadInfo *h) {
     const Arch *r = &m->arch;
@@ -53,6 +61,7 @@ static void rows_bwd(Model *m, Acts *a, const HeadInfo *h) {
                        n, h->width);
     m->k->zero(a->dx, (size_t)(a->n * h->width) * dtype_bytes(m->dt));
     m->k->scatter_rows(m->dt, a->dx, a->dhf, a->rows, n, h->width);
+    zero_grad_close(&m->zero, h->head);
 }
 
 // The six fp32 vectors of a->scalars.
@@ -92,6 +101,7 @@ void head_lm_train(Model *m, Acts *a, const int32_t *rows, const int32_t *target
     HeadInfo h = head_info(m);
     const int64_t vocab = m->arch.vocab;
     float *logp = a->host, *entropy = logp + a->row_cap, *dlogp = entropy + a->row_cap, *dentropy = dlogp + a->row_cap;
+    grads_open(m, &h);
     rows_fwd(m, a, &h, rows, n);
     m->k->copy_in(a->targets, targets, (size_t)n * sizeof *targets);
     for (int64_t first = 0; first < n; first += a->chunk) {
@@ -141,6 +151,7 @@ void head_scalar_fwd(const Model *m, Acts *a, const int32_t *rows, int64_t n, fl
 void head_scalar_bwd(Model *m, Acts *a, const float *dvalues) {
     HeadInfo h = head_info(m);
     const int64_t n = a->n_rows;
+    grads_open(m, &h);
     m->k->copy_in(scalar(a, VALUE), dvalues, (size_t)n * sizeof(float));
     m->k->cast(m->dt, scalar(a, DLOGP), DS_F32, scalar(a, VALUE), n);
     m->k->linear_bwd_w(m->dt, h.dtable, NULL, scalar(a, DLOGP), a->hp, n, 1, h.ew);

@@ -12,11 +12,11 @@
 #include "model/layer.h"
 #include "model/tables.h"
 
-void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Group *data, int zero_stage,
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
                   bool trained) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     weights_build(&m->arch, &m->weights);
-    zero_state_create(&m->zero, k, &m->weights, data, zero_stage, dt, trained);
+    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, trained);
     m->slopes = tables_alibi(k, &m->arch);
     m->rope = tables_rope(k, &m->arch);
 }
@@ -150,35 +150,48 @@ static void layer_bwd(Model *m, Acts *a, int64_t i) {
 void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const ModelCache *cache) {
     acts_reserve(a, b->n, rows);
     upload(a, &m->arch, b);
+    zero_open(&m->zero, 0, 1);
     embed_fwd(m, a);
-    for (int64_t i = 0; i < m->arch.layers; i++) layer_fwd(m, a, i, cache);
+    for (int64_t i = 0; i < m->arch.layers; i++) {
+        zero_open(&m->zero, (int)i + 1, (int)i + 2);
+        layer_fwd(m, a, i, cache);
+    }
 }
 
 void model_bwd(Model *m, Acts *a) {
     for (int64_t i = m->arch.layers - 1; i >= 0; i--) {
+        const int block = (int)i + 1;
+        zero_open(&m->zero, block, block - 1);
+        zero_grad_open(&m->zero, block);
         if (a->recompute) layer_fwd(m, a, i, NULL);
         layer_bwd(m, a, i);
+        zero_grad_close(&m->zero, block);
     }
     embed_bwd(m, a);
+    zero_grad_close(&m->zero, 0);
 }
 
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
-    const Store *s = &m->zero.w;
-    const void *from = values;
+    const ZeroState *z = &m->zero;
+    int64_t own_first = 0, own_n = n;
+    if (z->w.owned_only) shard_cut(&z->map, w->block, z->shard, w->offset + first, n, &own_first, &own_n);
+    if (own_n == 0) return;
+    const void *from = values + own_first;
     uint16_t *half = NULL;
-    if (s->dtype == DS_BF16) {
-        half = MEM_NEW(uint16_t, n);
-        for (int64_t i = 0; i < n; i++) half[i] = f32_to_bf16(values[i]);
+    if (z->w.dtype == DS_BF16) {
+        half = MEM_NEW(uint16_t, own_n);
+        for (int64_t i = 0; i < own_n; i++) half[i] = f32_to_bf16(values[own_first + i]);
         from = half;
     }
-    m->k->copy_in(store_at(s, w->block, w->offset + first), from, (size_t)n * dtype_bytes(s->dtype));
+    m->k->copy_in(zero_own_weight(z, w->block, w->offset + first + own_first), from,
+                  (size_t)own_n * dtype_bytes(z->w.dtype));
     mem_free(half);
 }
 
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values) {
-    const Store *s = &m->zero.w;
-    const Dev *from = store_at(s, w->block, w->offset + first);
-    if (s->dtype == DS_F32) {
+    const DType dt = m->zero.w.dtype;
+    const Dev *from = dev_cat(zero_weight(&m->zero, w->block, w->role), (size_t)first * dtype_bytes(dt));
+    if (dt == DS_F32) {
         m->k->copy_out(values, from, (size_t)n * sizeof(float));
         return;
     }

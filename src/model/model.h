@@ -1,11 +1,11 @@
 // model.h: the transformer: embedding -> layers -> head, forward and backward, over packed sequences.
 //
 // The calling order of a micro-batch: model_fwd, then one of the head functions of model/head.h, then (training)
-// model_bwd. Not collective, but for model_create.
+// model_bwd. At ZeRO stage 3 these are collective on the zero group, training passes on the data group at every stage
+// (zero_state.h): each rank makes as many as the others, if need be with batch_empty. The rest is not collective.
 #ifndef DS_MODEL_H
 #define DS_MODEL_H
 
-#include "comm/group.h"
 #include "data/pack.h"
 #include "model/acts.h"
 #include "zero/zero_state.h"
@@ -29,8 +29,8 @@ typedef struct {
 } ModelCache;
 
 // Weights are zero afterwards (model_init_random, or set through model_weight_set). trained: with gradients and
-// moments. Collective on data. Owner: caller, model_destroy.
-void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Group *data, int zero_stage,
+// moments. layout must outlive m. Owner: caller, model_destroy.
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
                   bool trained);
 void model_destroy(Model *m);
 
@@ -41,8 +41,9 @@ void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const Mode
 // From a->dx (set by a head's backward) to gradients (+=) of every weight of embedding and layers.
 void model_bwd(Model *m, Acts *a);
 
-// Copies elements [first, first + n) of weight w between host fp32 and the compute weights. Master weights are not
-// touched: zero_master_reset afterwards.
+// Copies elements [first, first + n) of weight w between host fp32 and the compute weights (set: those of them that
+// this rank keeps; get: at stage 3 between zero_gather and zero_release). Master weights are not touched:
+// zero_master_reset afterwards.
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
 

@@ -10,9 +10,9 @@ static void update_weight(Optim *o, const Weight *w, AdamwArgs args) {
     if (n == 0) return;
     if (!w->decay) args.weight_decay = 0;
     const int64_t at = w->offset + first;
-    Dev *rounded = z->master.data ? store_at(&z->w, w->block, at) : NULL;
+    Dev *rounded = z->master.data ? zero_own_weight(z, w->block, at) : NULL;
     z->k->adamw(z->w.dtype, rounded, optim_state(o, 0, w->block, at), optim_state(o, 1, w->block, at),
-                optim_state(o, 2, w->block, at), store_at(&z->g, w->block, at), n, args);
+                optim_state(o, 2, w->block, at), zero_grad_sum(z, w->block, at), n, args);
 }
 
 void adamw_update(Optim *o, double lr, double grad_scale, int64_t step) {

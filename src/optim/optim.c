@@ -42,10 +42,10 @@ void optim_ema_reset(Optim *o) {
     if (o->ema.data) each_part(o, ema_set);
 }
 
-void optim_begin(Optim *o) { store_zero(&o->z->g); }
+void optim_begin(Optim *o) { zero_step_begin(o->z); }
 
 double optim_reduce(Optim *o) {
-    zero_grad_sum(o->z);
+    zero_grad_finish(o->z);
     o->norm = sqrt(zero_grad_sumsq(o->z));
     return o->norm;
 }
@@ -54,7 +54,7 @@ double optim_apply(Optim *o) {
     double lr = sched_lr(&o->cfg.sched, o->steps);
     double scale = o->cfg.clip > 0 && o->norm > o->cfg.clip ? o->cfg.clip / o->norm : 1;
     adamw_update(o, lr, scale, ++o->steps);
-    zero_weights_gather(o->z);
+    zero_weights_changed(o->z);
     if (o->ema.data) each_part(o, ema_move);
     return lr;
 }

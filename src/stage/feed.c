@@ -18,8 +18,9 @@ Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tok
     Err err = DS_OK;
     Tokenizer *tok = NULL;
     *f = (Feed){.kind = kind,
-                .parts = group_size(run->data),
-                .part = group_rank(run->data),
+                .lanes = run->layout.lanes,
+                .ranks = group_size(run->data),
+                .rank = group_rank(run->data),
                 .micro_tokens = micro_tokens,
                 .all_tokens = all_tokens};
     DS_TRY(dataset_open(path, &f->data));
@@ -60,7 +61,7 @@ static void deal(Feed *f) {
         f->tokens += length[i];
     }
     pack_deal_free(&f->deal);
-    pack_deal(length, f->n, f->parts, f->micro_tokens, &f->deal);
+    pack_deal(length, f->n, f->lanes, f->micro_tokens, &f->deal);
     mem_free(length);
 }
 
@@ -85,7 +86,7 @@ Err feed_eval(Feed *f, int64_t first, int64_t count) {
     return DS_OK;
 }
 
-int64_t feed_batches(const Feed *f) { return f->deal.part ? f->deal.part[f->part].n : 0; }
+int64_t feed_turns(const Feed *f) { return pack_turns(&f->deal, f->ranks); }
 
 // Positions and counted tokens of sequence s of the batch, whose ids are there.
 static void mark(const Feed *f, Batch *b, int64_t s) {
@@ -100,12 +101,12 @@ static void mark(const Feed *f, Batch *b, int64_t s) {
         for (int64_t t = ds_max(span[2 * i], 1); t < span[2 * i + 1]; t++) b->counted[start + t] = 1;
 }
 
-Err feed_batch(Feed *f, int64_t m, Batch *b) {
+Err feed_batch(Feed *f, int64_t turn, Batch *b) {
     Err err = DS_OK;
-    const PackBatches *own = &f->deal.part[f->part];
-    const int64_t first = own->start[m], items = own->start[m + 1] - first;
+    const int64_t *item, items = pack_turn(&f->deal, f->ranks, f->rank, turn, &item);
+    if (items == 0) return batch_empty(b), DS_OK;
     int64_t *rows = MEM_NEW(int64_t, 2 * items), n = 0, tokens = 0;
-    for (int64_t i = 0; i < items; i++) n += rows_of(f, f->record[own->item[first + i]], rows + n);
+    for (int64_t i = 0; i < items; i++) n += rows_of(f, f->record[item[i]], rows + n);
     for (int64_t i = 0; i < n; i++) tokens += dataset_length(f->data, rows[i]);
     batch_reserve(b, tokens, n);
     b->n = tokens;

@@ -11,7 +11,7 @@
 typedef struct {
     Dataset *data;
     DataKind kind;
-    int parts, part; // of the data group
+    int lanes, ranks, rank; // of the layout
     int64_t micro_tokens;
     Loader train;            // order of the training records
     int64_t n_train, n_eval; // records
@@ -37,9 +37,10 @@ int64_t feed_steps(const Feed *f, int64_t global_batch, int64_t epochs, int64_t 
 Err feed_next(Feed *f, int64_t count);
 Err feed_eval(Feed *f, int64_t first, int64_t count);
 
-// This rank's micro-batches of the step, and one of them: read and packed. DS_ERR_DATA, DS_ERR_IO.
-int64_t feed_batches(const Feed *f);
-Err feed_batch(Feed *f, int64_t m, Batch *b);
+// The turns of the step (pack.h), the same number on all ranks, and this rank's micro-batch of one: read and packed, or
+// batch_empty. DS_ERR_DATA, DS_ERR_IO.
+int64_t feed_turns(const Feed *f);
+Err feed_batch(Feed *f, int64_t turn, Batch *b);
 
 // The rows that predict counted tokens and these tokens: rows[], targets[] have room for b->n. Returns how many.
 int64_t feed_targets(const Batch *b, int32_t *rows, int32_t *targets);

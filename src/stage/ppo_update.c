@@ -80,7 +80,7 @@ static void train_micro(Update *u, const Rollout *r, const int64_t *item, int64_
                         double *first_ratio, UpdateStats *stats) {
     int64_t n_rows, room = 0;
     for (int64_t i = 0; i < n; i++) room += rollout_length(r, item[i]);
-    reserve(u, room);
+    reserve(u, ds_max(1, room));
     rollout_batch(r, item, n, &u->batch, u->rows, u->action, &n_rows);
     gather(u, r, n_rows);
     if (train_actor) {
@@ -112,13 +112,13 @@ static void ptx_loss(void *user, int64_t first, int64_t n, const float *logp, co
     x->loss += loss_lm(n, logp, NULL, x->scale, dlogp);
 }
 
-static Err train_ptx(Update *u, UpdateStats *stats) {
+static Err train_ptx(Run *run, Update *u, UpdateStats *stats) {
     Err err = DS_OK;
     Feed *f = u->ptx;
-    DS_TRY(feed_next(f, u->cfg.ptx_batch));
+    DS_TRY(agree_err(run->data, feed_next(f, u->cfg.ptx_batch)));
     PtxLoss loss = {.scale = u->cfg.ptx_coef / (double)ds_max(1, f->counted)};
-    for (int64_t m = 0; m < feed_batches(f); m++) {
-        DS_TRY(feed_batch(f, m, &u->batch));
+    for (int64_t t = 0; t < feed_turns(f); t++) {
+        DS_TRY(agree_err(run->data, feed_batch(f, t, &u->batch)));
         reserve(u, u->batch.n);
         int64_t n = feed_targets(&u->batch, u->rows, u->target);
         model_fwd(&u->actor->model, &u->actor_acts, &u->batch, n, NULL);
@@ -127,7 +127,7 @@ static Err train_ptx(Update *u, UpdateStats *stats) {
     }
     stats->ptx_loss += loss.loss;
     // Counts are known to all ranks, sums are this rank's: the part that is reduced later must count them once.
-    if (f->part == 0) stats->ptx_tokens += (double)f->counted;
+    if (f->rank == 0) stats->ptx_tokens += (double)f->counted;
     stats->tokens += f->tokens;
 done:
     return err;
@@ -159,18 +159,17 @@ static Err minibatch(Run *run, Update *u, const Rollout *r, const int64_t *item,
         actions += r->starts[item[i] + 1] - r->starts[item[i]];
         stats->tokens += length[i] = rollout_length(r, item[i]);
     }
-    pack_deal(length, n, group_size(run->data), u->cfg.micro_tokens, &deal);
+    pack_deal(length, n, run->layout.lanes, u->cfg.micro_tokens, &deal);
     if (train_actor) optim_begin(&u->actor->optim);
     optim_begin(&u->critic->optim);
-    const PackBatches *own = &deal.part[group_rank(run->data)];
-    for (int64_t m = 0; m < own->n; m++) {
-        const int64_t count = own->start[m + 1] - own->start[m];
-        for (int64_t i = 0; i < count; i++) chosen[i] = item[own->item[own->start[m] + i]];
+    const int rank = group_rank(run->data), ranks = group_size(run->data);
+    for (int64_t t = 0; t < pack_turns(&deal, ranks); t++) {
+        const int64_t *own, count = pack_turn(&deal, ranks, rank, t, &own);
+        for (int64_t i = 0; i < count; i++) chosen[i] = item[own[i]];
         train_micro(u, r, chosen, count, 1 / (double)ds_max(1, actions), train_actor, &first_ratio, stats);
     }
     if (stats->updates == 0) stats->first_ratio = first_ratio;
-    if (train_actor && u->ptx) err = train_ptx(u, stats);
-    DS_TRY(agree_err(run->data, err));
+    if (train_actor && u->ptx) DS_TRY(train_ptx(run, u, stats));
     apply(u, train_actor, stats);
 done:
     pack_deal_free(&deal);

@@ -101,7 +101,7 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
         err = new_arch(run, spec, &arch);
     }
     DS_TRY(agree_err(run->data, err));
-    model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), run->data, (int)spec->keys->zero_stage,
+    model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, (int)spec->keys->zero_stage,
                  spec->trained);
     model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
     if (file) err = load_weights(&role->model, file, spec->path);

@@ -93,7 +93,9 @@ void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prom
     int64_t n, words;
     *out = (Rollout){.answers = prompts->n * samples, .samples = samples, .prompts = prompts};
     GenRequest *req = make_requests(run, prompts, samples, max_answer, key, &n);
+    zero_gather(&gen_model(gen)->zero);
     gen_run(gen, cfg, req, n, NULL, NULL);
+    zero_release(&gen_model(gen)->zero);
     int32_t *wire = pack_answers(run, req, n, &words);
     void *all = NULL;
     size_t *offset = MEM_NEW(size_t, group_size(run->data) + 1);
@@ -120,9 +122,14 @@ int64_t rollout_length(const Rollout *r, int64_t i) {
 void rollout_batch(const Rollout *r, const int64_t *item, int64_t n, Batch *b, int32_t *rows, int32_t *action,
                    int64_t *n_rows) {
     int64_t tokens = 0;
+    *n_rows = 0;
+    if (n == 0) {
+        batch_empty(b);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) tokens += rollout_length(r, item[i]);
     batch_reserve(b, tokens, n);
-    b->n = b->n_seq = *n_rows = 0;
+    b->n = b->n_seq = 0;
     b->starts[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         const int64_t prompt = item[i] / r->samples,
@@ -225,8 +232,10 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
                  .action = MEM_NEW(int32_t, actions),
                  .target = MEM_NEW(int32_t, actions),
                  .wire = MEM_NEW(float, 2 * actions + r->answers)};
-    const PackBatches *own = &deal.part[rank];
-    for (int64_t m = 0; m < own->n; m++) score_micro(&x, own->item + own->start[m], own->start[m + 1] - own->start[m]);
+    for (int64_t t = 0; t < pack_turns(&deal, size); t++) {
+        const int64_t *item, n = pack_turn(&deal, size, rank, t, &item);
+        score_micro(&x, item, n);
+    }
     void *all = NULL;
     size_t *offset = MEM_NEW(size_t, size + 1);
     coll_allgatherv(run->data, x.wire, (size_t)x.words * sizeof *x.wire, &all, offset);

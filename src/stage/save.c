@@ -40,14 +40,15 @@ static void set_tensor(H5Tensor *t, const Weight *w, const char *group, DType dt
 // (reading).
 static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
     const ZeroState *z = &t->model->zero;
-    const int rank = group_rank(run->data), size = group_size(run->data);
+    const int copies = group_size(run->data) / z->map.shards, copy = group_rank(run->data) / z->map.shards;
     for (int i = 0; i < t->model->weights.n; i++) {
         const Weight *w = &t->model->weights.w[i];
         int64_t first, n;
         shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
-        if (z->map.shards == 1 && !whole) {
-            first = w->count * rank / size;
-            n = w->count * (rank + 1) / size - first;
+        if (!whole) { // the ranks that have the same share the writing
+            const int64_t from = n * copy / copies;
+            n = n * (copy + 1) / copies - from;
+            first += from;
         }
         set_tensor(&t->tensors[t->n_tensors], w, kind_group[as], t->dtype);
         if (n > 0) {
@@ -169,18 +170,6 @@ done:
     return err;
 }
 
-// Compute weights from the masters that were put back.
-static void spread_weights(Model *m) {
-    ZeroState *z = &m->zero;
-    if (z->master.data)
-        for (int b = 0; b < z->map.blocks; b++) {
-            int64_t first, n;
-            shard_range(&z->map, b, z->shard, &first, &n);
-            z->k->cast(z->w.dtype, store_at(&z->w, b, first), DS_F32, zero_master(z, b, first), n);
-        }
-    zero_weights_gather(z);
-}
-
 static Err restore_model(Run *run, const char *path, const StageModel *m) {
     Err err = DS_OK;
     H5File *file = NULL;
@@ -201,7 +190,7 @@ Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv
     for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
     if (!err) err = ckpt_read_state(path, kv);
     DS_TRY(agree_err(run->data, err));
-    for (int i = 0; i < n; i++) spread_weights(models[i].model);
+    for (int i = 0; i < n; i++) zero_master_spread(&models[i].model->zero);
 done:
     return err;
 }

@@ -13,6 +13,17 @@
 #include "stage/save.h"
 #include "stage/stop.h"
 
+void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum) {
+    const Layout *l = &run->layout;
+    const int ranks = group_size(run->data);
+    double *all = MEM_NEW(double, l->lanes *n);
+    coll_allgather(run->data, x, (size_t)(l->turns * n) * sizeof *x, all);
+    for (int64_t i = 0; i < n; i++) sum[i] = 0;
+    for (int lane = 0; lane < l->lanes; lane++)
+        for (int64_t i = 0; i < n; i++) sum[i] += all[((int64_t)(lane % ranks) * l->turns + lane / ranks) * n + i];
+    mem_free(all);
+}
+
 char *stage_model_path(const Run *run, const char *name) {
     return mem_printf("%s/models/%s.h5", run->p->job.out, name);
 }

@@ -3,7 +3,7 @@
 #ifndef DS_STAGE_H
 #define DS_STAGE_H
 
-#include "comm/group.h"
+#include "comm/layout.h"
 #include "io/history.h"
 #include "io/kv.h"
 #include "io/origin.h"
@@ -18,10 +18,11 @@
 typedef struct {
     const Params *p;
     const Kernels *k;
-    const Group *data;
+    const Group *data; // of layout
+    Layout layout;
     const Group *sharing; // [checkpoint] files = node: the ranks of this node; else NULL
     const Origin *origin;
-    Tokenizer *tok;   // of the data set, which every model must share; NULL: none
+    Tokenizer *tok;    // of the data set, which every model must share; NULL: none
     ChatText template; // of the data set, noted in every model
     Summary *summary;
     History *history;
@@ -78,6 +79,10 @@ Err stage_run(Run *run, const Stage *stage, const char *resume);
 // Before a stage's product is written: notes in summary.json how much of the history belongs to what is done, and
 // writes it. Collective on run->data.
 Err stage_mark(Run *run, const Stage *stage);
+
+// sum[n] of what this rank's lanes gave, x[layout.turns][n], over all lanes in their order: the same bits for equal
+// lanes. Collective on run->data.
+void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum);
 
 // <out>/models/<name>.h5. Owner: caller, mem_free. Not collective.
 char *stage_model_path(const Run *run, const char *name);

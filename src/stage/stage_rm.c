@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -75,10 +76,10 @@ static int models(void *self, StageModel *list) {
     return 1;
 }
 
-// Reads micro-batch m and computes a value for every token.
-static Err forward(Rm *s, int64_t m) {
+// Reads the micro-batch of a turn and computes a value for every token. Collective.
+static Err forward(Run *run, Rm *s, int64_t turn) {
     Err err = DS_OK;
-    DS_TRY(feed_batch(&s->feed, m, &s->batch));
+    DS_TRY(agree_err(run->data, feed_batch(&s->feed, turn, &s->batch)));
     const int64_t n = s->batch.n;
     if (s->cap < n) {
         s->rows = mem_grow(s->rows, s->cap, n, sizeof *s->rows);
@@ -96,17 +97,19 @@ done:
 static Err evaluate(Run *run, Rm *s, PairStats *stats) {
     Err err = DS_OK;
     int64_t limit = run->p->rm.train.eval_samples, n = s->feed.n_eval;
+    PairStats *lane = MEM_NEW(PairStats, run->layout.turns);
     *stats = (PairStats){0};
     if (limit > 0 && n > limit) n = limit;
-    if (n == 0) return DS_OK;
-    err = feed_eval(&s->feed, 0, n);
-    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
-        err = forward(s, m);
-        if (!err) loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, 0, NULL, stats);
+    if (n == 0) goto done;
+    DS_TRY(agree_err(run->data, feed_eval(&s->feed, 0, n)));
+    for (int64_t t = 0; t < feed_turns(&s->feed); t++) {
+        DS_TRY(forward(run, s, t));
+        loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, 0, NULL,
+                  &lane[t % run->layout.turns]);
     }
-    DS_TRY(agree_err(run->data, err));
-    coll_sum_f64(run->data, (double *)stats, PAIR_STATS_DOUBLES);
+    stage_lane_sum(run, (double *)lane, PAIR_STATS_DOUBLES, (double *)stats);
 done:
+    mem_free(lane);
     return err;
 }
 
@@ -129,20 +132,20 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Err err = DS_OK;
     Rm *s = self;
     Optim *o = &s->reward.optim;
-    PairStats stats = {0};
+    PairStats stats, *lane = MEM_NEW(PairStats, run->layout.turns);
     (void)at;
-    err = feed_next(&s->feed, run->p->rm.train.global_batch);
+    DS_TRY(agree_err(run->data, feed_next(&s->feed, run->p->rm.train.global_batch)));
     const double scale = 1 / (double)ds_max(1, s->feed.n);
     optim_begin(o);
-    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
-        err = forward(s, m);
-        if (err) break;
-        loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, scale, s->dvalues, &stats);
+    for (int64_t t = 0; t < feed_turns(&s->feed); t++) {
+        DS_TRY(forward(run, s, t));
+        memset(s->dvalues, 0, (size_t)s->batch.n * sizeof *s->dvalues);
+        loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, scale, s->dvalues,
+                  &lane[t % run->layout.turns]);
         head_scalar_bwd(&s->reward.model, &s->acts, s->dvalues);
         model_bwd(&s->reward.model, &s->acts);
     }
-    DS_TRY(agree_err(run->data, err));
-    coll_sum_f64(run->data, (double *)&stats, PAIR_STATS_DOUBLES);
+    stage_lane_sum(run, (double *)lane, PAIR_STATS_DOUBLES, (double *)&stats);
     double loss = stats.loss * scale, norm = optim_reduce(o);
     info->skipped = !isfinite(norm) || !isfinite(loss);
     info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
@@ -154,6 +157,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     info->tokens = s->feed.tokens;
     snprintf(info->note, sizeof info->note, "loss %.4f accuracy %.2f", loss, stats.right / stats.pairs);
 done:
+    mem_free(lane);
     return err;
 }
 

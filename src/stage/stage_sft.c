@@ -25,16 +25,16 @@ typedef struct {
     double nll_first, nll_last;
 } Sft;
 
-// What the loss of one micro-batch needs and gives.
+// What the loss of one micro-batch needs and adds to.
 typedef struct {
-    double scale, loss;
+    double scale, *loss;
 } Nll;
 
 static void nll_loss(void *user, int64_t first, int64_t n, const float *logp, const float *entropy, float *dlogp,
                      float *dentropy) {
     Nll *x = user;
     (void)first, (void)entropy, (void)dentropy;
-    x->loss += loss_lm(n, logp, NULL, x->scale, dlogp);
+    *x->loss += loss_lm(n, logp, NULL, x->scale, dlogp);
 }
 
 static void destroy(void **self) {
@@ -82,10 +82,10 @@ static int models(void *self, StageModel *list) {
     return 1;
 }
 
-// Reads micro-batch m and runs the layers; returns the number of target rows in *n.
-static Err forward(Sft *s, int64_t m, int64_t *n) {
+// Reads the micro-batch of a turn and runs the layers; returns the number of target rows in *n. Collective.
+static Err forward(Run *run, Sft *s, int64_t turn, int64_t *n) {
     Err err = DS_OK;
-    DS_TRY(feed_batch(&s->feed, m, &s->batch));
+    DS_TRY(agree_err(run->data, feed_batch(&s->feed, turn, &s->batch)));
     if (s->rows_cap < s->batch.n) {
         s->rows = mem_grow(s->rows, s->rows_cap, s->batch.n, sizeof *s->rows);
         s->targets = mem_grow(s->targets, s->rows_cap, s->batch.n, sizeof *s->targets);
@@ -100,23 +100,22 @@ done:
 static Err evaluate(Run *run, Sft *s, double *nll) {
     Err err = DS_OK;
     int64_t limit = run->p->sft.train.eval_samples, n = s->feed.n_eval, rows;
-    double sum = 0;
+    double sum = 0, *lane = MEM_NEW(double, run->layout.turns);
     *nll = NAN;
     if (limit > 0 && n > limit) n = limit;
-    if (n == 0) return DS_OK;
-    err = feed_eval(&s->feed, 0, n);
-    for (int64_t m = 0; !err && m < feed_batches(&s->feed); m++) {
-        err = forward(s, m, &rows);
-        if (err || rows == 0) continue;
+    if (n == 0) goto done;
+    DS_TRY(agree_err(run->data, feed_eval(&s->feed, 0, n)));
+    for (int64_t t = 0; t < feed_turns(&s->feed); t++) {
+        DS_TRY(forward(run, s, t, &rows));
         float *logp = MEM_NEW(float, rows);
         head_lm_score(&s->actor.model, &s->acts, s->rows, s->targets, rows, 1, logp, NULL);
-        sum += loss_lm(rows, logp, NULL, 0, NULL);
+        lane[t % run->layout.turns] += loss_lm(rows, logp, NULL, 0, NULL);
         mem_free(logp);
     }
-    DS_TRY(agree_err(run->data, err));
-    coll_sum_f64(run->data, &sum, 1);
+    stage_lane_sum(run, lane, 1, &sum);
     *nll = sum / (double)s->feed.counted;
 done:
+    mem_free(lane);
     return err;
 }
 
@@ -131,19 +130,20 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Err err = DS_OK;
     Sft *s = self;
     Optim *o = &s->actor.optim;
+    double loss, *lane = MEM_NEW(double, run->layout.turns);
     (void)at;
-    err = feed_next(&s->feed, run->p->sft.train.global_batch);
+    DS_TRY(agree_err(run->data, feed_next(&s->feed, run->p->sft.train.global_batch)));
     Nll nll = {.scale = 1 / (double)ds_max(1, s->feed.counted)};
     optim_begin(o);
-    for (int64_t m = 0, rows; !err && m < feed_batches(&s->feed); m++) {
-        err = forward(s, m, &rows);
-        if (err) break;
+    for (int64_t t = 0, rows; t < feed_turns(&s->feed); t++) {
+        DS_TRY(forward(run, s, t, &rows));
+        nll.loss = &lane[t % run->layout.turns];
         head_lm_train(&s->actor.model, &s->acts, s->rows, s->targets, rows, 1, nll_loss, &nll);
         model_bwd(&s->actor.model, &s->acts);
     }
-    DS_TRY(agree_err(run->data, err));
-    coll_sum_f64(run->data, &nll.loss, 1);
-    double loss = nll.loss * nll.scale, norm = optim_reduce(o);
+    stage_lane_sum(run, lane, 1, &loss);
+    loss *= nll.scale;
+    double norm = optim_reduce(o);
     info->skipped = !isfinite(norm) || !isfinite(loss);
     info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
     info->record.v[R_LOSS] = loss;
@@ -151,6 +151,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     info->tokens = s->feed.tokens;
     snprintf(info->note, sizeof info->note, "loss %.4f", loss);
 done:
+    mem_free(lane);
     return err;
 }
 

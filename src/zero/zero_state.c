@@ -1,87 +1,112 @@
-// zero_state.c: the partition over owners; stage 0 is the partition into one part.
+// zero_state.c: what is allocated, and where an element lies.
 #include "zero/zero_state.h"
 
 #include "base/mem.h"
-#include "comm/coll.h"
+#include "zero/zero_work.h"
 
-void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Group *data, int stage,
+// Levels of the tree over the lanes of one rank: those at which a sum can wait for its neighbour.
+static int levels_of(int turns) {
+    int n = 0;
+    while ((turns - 1) >> n) n++;
+    return n;
+}
+
+static void create_gradients(ZeroState *z) {
+    const Layout *l = z->layout;
+    const bool alone = l->lanes == 1; // one rank with one lane
+    if (alone || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false);
+    if (alone) return;
+    store_create(&z->sum, z->k, &z->grad_map, DS_F32, true);
+    for (int i = 0; i < levels_of(l->turns); i++) store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true);
+}
+
+void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
                        DType dt, bool trained) {
-    bool sharded = stage >= 1 && trained;
+    const bool parts = stage == 3 || (stage >= 1 && trained);
+    const int size = group_size(layout->zero);
     *z = (ZeroState){.k = k,
                      .weights = weights,
-                     .data = data,
+                     .layout = layout,
                      .stage = stage,
                      .trained = trained,
-                     .shard = sharded ? group_rank(data) : 0};
-    shard_create(&z->map, weights->blocks, weights->block_count, sharded ? group_size(data) : 1);
-    store_create(&z->w, k, &z->map, dt, false);
-    if (!trained) return;
-    store_create(&z->g, k, &z->map, DS_F32, false);
-    if (dt != DS_F32) store_create(&z->master, k, &z->map, DS_F32, true);
-    store_create(&z->m, k, &z->map, DS_F32, true);
-    store_create(&z->v, k, &z->map, DS_F32, true);
+                     .shard = parts ? group_rank(layout->zero) : 0};
+    shard_create(&z->map, weights->blocks, weights->block_count, parts ? size : 1);
+    shard_create(&z->grad_map, weights->blocks, weights->block_count, size);
+    store_create(&z->w, k, &z->map, dt, stage == 3);
+    if (trained) {
+        create_gradients(z);
+        if (dt != DS_F32) store_create(&z->master, k, &z->map, DS_F32, true);
+        store_create(&z->m, k, &z->map, DS_F32, true);
+        store_create(&z->v, k, &z->map, DS_F32, true);
+    }
+    z->work = zero_work_create(z);
 }
 
 void zero_state_destroy(ZeroState *z) {
+    zero_work_destroy(&z->work);
     store_destroy(&z->w);
     store_destroy(&z->g);
+    store_destroy(&z->sum);
+    for (int i = 0; i < ZERO_LEVELS; i++) store_destroy(&z->level[i]);
     store_destroy(&z->master);
     store_destroy(&z->m);
     store_destroy(&z->v);
     shard_destroy(&z->map);
+    shard_destroy(&z->grad_map);
 }
 
-static Dev *find(const ZeroState *z, const Store *s, int block, WeightRole role) {
+Dev *zero_weight(const ZeroState *z, int block, WeightRole role) {
     const Weight *w = weights_find(z->weights, block, role);
-    return w && s->data ? store_at(s, block, w->offset) : NULL;
+    if (!w) return NULL;
+    Dev *base = z->stage == 3 ? zero_work_weights(z, block) : store_at(&z->w, block, 0);
+    return dev_at(base, (size_t)w->offset * dtype_bytes(z->w.dtype));
 }
 
-Dev *zero_weight(const ZeroState *z, int block, WeightRole role) { return find(z, &z->w, block, role); }
-Dev *zero_grad(const ZeroState *z, int block, WeightRole role) { return find(z, &z->g, block, role); }
+Dev *zero_grad(const ZeroState *z, int block, WeightRole role) {
+    const Weight *w = weights_find(z->weights, block, role);
+    if (!w || !z->trained) return NULL;
+    return dev_at(zero_work_grads(z, block), (size_t)w->offset * sizeof(float));
+}
+
+// Address of an owned element of a store of owned parts.
+static Dev *own_at(const ZeroState *z, const Store *s, int block, int64_t offset) {
+    const int part = s->map->shards > 1 ? group_rank(z->layout->zero) : 0;
+    return store_at(s, block, offset - part * s->map->part[block]);
+}
+
+Dev *zero_own_weight(const ZeroState *z, int block, int64_t offset) {
+    return z->w.owned_only ? own_at(z, &z->w, block, offset) : store_at(&z->w, block, offset);
+}
 
 Dev *zero_master(const ZeroState *z, int block, int64_t offset) {
-    if (!z->master.data) return store_at(&z->w, block, offset);
-    return store_at(&z->master, block, offset - z->shard * z->map.part[block]);
+    return z->master.data ? own_at(z, &z->master, block, offset) : zero_own_weight(z, block, offset);
 }
 
-void zero_grad_sum(ZeroState *z) {
+Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset) {
+    return z->stage == 0 || !z->sum.data ? store_at(&z->g, block, offset) : own_at(z, &z->sum, block, offset);
+}
+
+static void each_own_part(ZeroState *z, void (*what)(ZeroState *z, int block, int64_t first, int64_t n)) {
     for (int b = 0; b < z->map.blocks; b++) {
-        int64_t n = z->map.start[b + 1] - z->map.start[b];
-        if (z->map.shards > 1) coll_reduce_scatter(z->data, z->k, store_at(&z->g, b, 0), n);
-        else coll_allreduce(z->data, z->k, store_at(&z->g, b, 0), n);
+        int64_t first, n;
+        shard_range(&z->map, b, z->shard, &first, &n);
+        if (n > 0) what(z, b, first, n);
     }
 }
 
-double zero_grad_sumsq(const ZeroState *z) {
-    const ShardMap *m = &z->map;
-    int64_t chunks = 0;
-    for (int b = 0; b < m->blocks; b++) chunks += ds_ceil_div(m->count[b], SHARD_QUANTUM);
-    double *part = MEM_NEW(double, chunks), sum = 0;
-    int64_t at = 0;
-    for (int b = 0; b < m->blocks; b++) {
-        int64_t first, count;
-        shard_range(m, b, z->shard, &first, &count);
-        z->k->sumsq(part + at + first / SHARD_QUANTUM, store_at(&z->g, b, first), count, SHARD_QUANTUM);
-        at += ds_ceil_div(m->count[b], SHARD_QUANTUM);
-    }
-    // A chunk has one owner, so that the sum over ranks adds zeros to it and changes no bit.
-    if (m->shards > 1) coll_sum_f64(z->data, part, chunks);
-    for (int64_t c = 0; c < chunks; c++) sum += part[c];
-    mem_free(part);
-    return sum;
+static void to_master(ZeroState *z, int b, int64_t first, int64_t n) {
+    z->k->cast(DS_F32, zero_master(z, b, first), z->w.dtype, zero_own_weight(z, b, first), n);
 }
 
-void zero_weights_gather(ZeroState *z) {
-    if (z->map.shards == 1) return;
-    for (int b = 0; b < z->map.blocks; b++)
-        coll_allgather_dev(z->data, store_at(&z->w, b, 0), z->map.part[b], dtype_bytes(z->w.dtype));
+static void from_master(ZeroState *z, int b, int64_t first, int64_t n) {
+    z->k->cast(z->w.dtype, zero_own_weight(z, b, first), DS_F32, zero_master(z, b, first), n);
 }
 
 void zero_master_reset(ZeroState *z) {
-    if (!z->master.data) return;
-    for (int b = 0; b < z->map.blocks; b++) {
-        int64_t first, count;
-        shard_range(&z->map, b, z->shard, &first, &count);
-        z->k->cast(DS_F32, zero_master(z, b, first), z->w.dtype, store_at(&z->w, b, first), count);
-    }
+    if (z->master.data) each_own_part(z, to_master);
+}
+
+void zero_master_spread(ZeroState *z) {
+    if (z->master.data) each_own_part(z, from_master);
+    zero_weights_changed(z);
 }

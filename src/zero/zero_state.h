@@ -1,51 +1,96 @@
-// zero_state.h: who updates what. The training state of one model: weights in compute dtype, fp32 gradients, fp32
-// master weights and Adam moments, replicated (ZeRO stage 0) or partitioned over a zero group (stage 1: moments and
-// master weights).
+// zero_state.h: who keeps and updates what. The training state of one model: weights in compute dtype, fp32 gradients,
+// fp32 master weights and Adam moments, by block: block 0 the embedding, 1 .. layers, layers + 1 the head.
 //
-// Each block's gradient is summed over the data group; the owner of a part updates it; the parts of the weights are
-// gathered. In stage 0 every rank owns everything and the sum is an all-reduce.
+//     stage 0  everything on every rank
+//     stage 1  master weights and moments partitioned over the zero group (layout.h)
+//     stage 2  also gradients: a layer's is summed and cut to parts as its backward pass ends
+//     stage 3  also weights: a layer's parts are gathered while the layer before it computes; two layers are whole at
+//              a time
+//
+// The calling order of a step: zero_step_begin; micro-batch by micro-batch zero_open before a block's weights are used,
+// zero_grad_open before its gradients are added to, zero_grad_close when they are complete, block 0 last; then
+// zero_grad_finish, the update of owned parts, zero_weights_changed. Every rank makes the same calls in the same order,
+// each lane the same number of micro-batches.
+//
+// Gradients: micro-batch number j of all lanes is summed in one binary tree over the lanes; these sums are added in
+// order of j. So the bits depend on the lanes alone, not on ranks, stage or zero group. (One rank with one lane adds in
+// place.)
 #ifndef DS_ZERO_STATE_H
 #define DS_ZERO_STATE_H
 
 #include "arch/weights.h"
-#include "comm/group.h"
+#include "comm/layout.h"
 #include "tensor/store.h"
+
+enum { ZERO_LEVELS = 24 };
 
 typedef struct {
     const Kernels *k;          // view
     const WeightList *weights; // view
-    const Group *data;         // view: the gradient's sum runs over it
+    const Layout *layout;      // view
     int stage, shard;          // ZeRO stage; which part of each block this rank owns
-    ShardMap map;
-    Store w;      // weights, compute dtype, whole blocks
-    Store g;      // gradients, fp32, whole blocks; no data when not trained
-    Store master; // fp32 owned parts; no data when the compute dtype is fp32: then the weights are the master
-    Store m, v;   // Adam's moments, fp32, owned parts
     bool trained;
+    ShardMap map;      // parts of weights and state; one part where nothing is partitioned
+    ShardMap grad_map; // parts of summed gradients: the zero group's
+    Store w;           // weights, compute dtype: whole blocks; stage 3: owned parts
+    Store g;           // gradients of a micro-batch, fp32, whole blocks; stages 2, 3: only on one rank with one lane
+    Store sum;         // gradients of the step, fp32 owned parts of grad_map; no data where g holds them
+    Store level[ZERO_LEVELS]; // sums of 1, 2, 4 ... lanes that wait for their neighbours; with several lanes a rank
+    Store master;          // fp32 owned parts; no data when the compute dtype is fp32: then the weights are the master
+    Store m, v;            // Adam's moments, fp32, owned parts
+    int64_t turn;          // micro-batches of this step so far
+    struct ZeroWork *work; // blocks that are whole for a while
 } ZeroState;
 
-// Collective on data. stage 0 or 1; trained = false: weights only. Owner: caller, zero_state_destroy (Not collective).
-void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Group *data, int stage,
+// trained = false: weights only. layout must outlive z. Owner: caller, zero_state_destroy. Not collective.
+void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
                        DType dt, bool trained);
 void zero_state_destroy(ZeroState *z);
 
-// Address of a weight (compute dtype) or of its gradient; NULL if the model has none or is not trained. Not collective.
+// Address of a weight (compute dtype; at stage 3 its block must be open) or of its gradient (its block must be open for
+// gradients); NULL if the model has none or is not trained. Not collective.
 Dev *zero_weight(const ZeroState *z, int block, WeightRole role);
 Dev *zero_grad(const ZeroState *z, int block, WeightRole role);
 
-// The fp32 value that the optimizer updates of block element `offset`, which this rank must own. Not collective.
+// Of block element `offset`, which this rank must own: the weight in compute dtype, the fp32 value that the optimizer
+// updates, the summed gradient. Not collective.
+Dev *zero_own_weight(const ZeroState *z, int block, int64_t offset);
 Dev *zero_master(const ZeroState *z, int block, int64_t offset);
+Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset);
 
-// Sums gradients over the data group; afterwards only owned parts are defined. Collective on data.
-void zero_grad_sum(ZeroState *z);
+// ---- weights ----
 
-// Sum of squares of all gradients, the same bits for any number of ranks and any ZeRO stage. Collective on data.
-double zero_grad_sumsq(const ZeroState *z);
+// The block's weights can be used until two more layers are opened; those of `next` (-1: none) begin to travel. Stages
+// 0 to 2: nothing to do. Collective on the zero group at stage 3.
+void zero_open(const ZeroState *z, int block, int next);
 
-// Makes the compute weights from the updated parts of all owners. Collective on data.
-void zero_weights_gather(ZeroState *z);
+// All blocks are whole until zero_release: for generation, which the ranks do each for itself. Collective on the zero
+// group at stage 3.
+void zero_gather(const ZeroState *z);
+void zero_release(const ZeroState *z); // Not collective
 
-// After the compute weights were set from outside: master = weights. Not collective.
+// The owned parts of weights have changed. Collective on the zero group.
+void zero_weights_changed(ZeroState *z);
+
+// The compute weights were set from outside, or the master weights: the other follows. Not collective; collective on
+// the zero group.
 void zero_master_reset(ZeroState *z);
+void zero_master_spread(ZeroState *z);
+
+// ---- gradients ----
+
+void zero_step_begin(ZeroState *z); // Not collective
+
+// Clears the block's gradients of this micro-batch. Not collective.
+void zero_grad_open(ZeroState *z, int block);
+
+// Sums the block's gradients over the ranks into `sum`. Collective on data.
+void zero_grad_close(ZeroState *z, int block);
+
+// Afterwards zero_grad_sum is what all micro-batches gave. Collective on the zero group.
+void zero_grad_finish(ZeroState *z);
+
+// Sum of squares of all summed gradients, the same bits for any layout. Collective on the zero group.
+double zero_grad_sumsq(const ZeroState *z);
 
 #endif

@@ -56,7 +56,7 @@ static void open_model(Bench *x, Role *role, ArchHead head, DType dt, bool train
     Arch a = x->arch;
     OptimCfg cfg = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .sched = {.form = SCHED_CONSTANT, .lr = 1e-6}};
     a.head = head;
-    model_create(&role->model, x->k, &a, dt, x->run.data, 1, trained);
+    model_create(&role->model, x->k, &a, dt, &x->run.layout, 1, trained);
     model_init_random(&role->model, 1, -1);
     if (!trained) return;
     zero_master_reset(&role->model.zero);
@@ -182,6 +182,7 @@ int main(int argc, char **argv) {
                .repeats = atoll(defaults[6])};
     if (kernels_open("cpu", atoi(defaults[5]), &x.k)) return DS_ERR_BUG;
     x.run = (Run){.k = x.k, .data = group_world()};
+    layout_create(&x.run.layout, x.run.data, 0, 0);
     setup(&x, shape, strcmp(defaults[7], "bf16") ? DS_F32 : DS_BF16);
     const double all = (double)(x.batch * (x.prompt + x.answer)), new_tokens = (double)(x.batch * x.answer);
     report(&x, "sft", run_sft, all);

@@ -14,6 +14,7 @@
 #include "model/head.h"
 
 enum { TOKENS = 20 };
+static Layout world; // of all ranks
 static const double bound = 1e-5;
 
 static const Kernels *kernels;
@@ -34,7 +35,7 @@ static void load_weights(Case *c, const char *dir, ArchHead head) {
     if (import_open(dir, &source)) fail_msg("%s", err_text());
     Arch arch = *import_arch(source);
     arch.head = head;
-    model_create(&c->m, kernels, &arch, DS_F32, group_world(), 0, true);
+    model_create(&c->m, kernels, &arch, DS_F32, &world, 0, true);
     const WeightList *list = import_weights(source);
     for (int i = 0; i < list->n; i++) {
         const Weight *w = weights_find_name(&c->m.weights, list->w[i].name);
@@ -223,6 +224,7 @@ static void scalar_head(void **state) {
 
 int main(void) {
     world_init();
+    layout_create(&world, group_world(), 0, 0);
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
     static const char *const families[] = {"opt",   "opt-postnorm", "gpt2",    "bloom", "gpt_neox",
                                            "llama", "llama-tied",   "mistral", "qwen2", "qwen3"};
@@ -232,6 +234,7 @@ int main(void) {
     tests[DS_COUNT(families)] = (struct CMUnitTest)cmocka_unit_test(recompute);
     tests[DS_COUNT(families) + 1] = (struct CMUnitTest)cmocka_unit_test(scalar_head);
     int failed = cmocka_run_group_tests_name("families", tests, NULL, NULL);
+    layout_destroy(&world);
     world_finalize();
     return failed;
 }

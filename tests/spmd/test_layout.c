@@ -1,6 +1,6 @@
 // test_layout.c: one training step of a tiny model under every layout: gradients of 16 sequences cut into any number of
-// ranks and micro-batches agree to 1e-6; ZeRO stages 0 and 1 give the same bits; the same prompts give the same
-// answers.
+// ranks and micro-batches agree to 1e-6; every ZeRO stage, zero group and number of ranks
+// gives the same bits of the weights for equal lanes; the same prompts give the same answers.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +19,7 @@
 
 enum { SEQUENCES = 16, LONGEST = 24, VOCAB = 61 };
 static const Kernels *kernels;
+static Layout world; // of all ranks
 
 static Arch tiny_arch(void) {
     Arch a;
@@ -50,25 +51,29 @@ static void mean_nll(void *user, int64_t first, int64_t n, const float *logp, co
     for (int64_t i = 0; i < n; i++) dlogp[i] = (float)(-1 / *(double *)user);
 }
 
-// Gradients of the mean over all 16 sequences; this rank of g takes its share, in micro-batches of `micro` sequences.
-static void backward(Model *m, const Group *g, int64_t micro) {
-    const int64_t share = SEQUENCES / group_size(g), from = share * group_rank(g);
+// Gradients of the mean over all 16 sequences, which are dealt to the lanes, and in each lane to micro-batches of
+// `micro`.
+static void backward(Model *m, const Layout *l, int64_t micro, bool recompute) {
+    const int64_t share = SEQUENCES / l->lanes;
     double count = 0;
     for (int64_t s = 0; s < SEQUENCES; s++) count += (double)length_of(s) - 1;
     Acts a;
     Batch b = {0};
     int32_t rows[SEQUENCES * LONGEST], targets[SEQUENCES * LONGEST];
-    acts_create(&a, kernels, &m->arch, m->dt, true, false);
-    store_zero(&m->zero.g);
-    for (int64_t at = 0; at < share; at += micro) {
-        fill(&b, from + at, ds_min(micro, share - at));
-        int64_t n = 0;
-        for (int64_t s = 0; s < b.n_seq; s++)
-            for (int32_t t = b.starts[s]; t + 1 < b.starts[s + 1]; t++) rows[n] = t, targets[n++] = b.ids[t + 1];
-        model_fwd(m, &a, &b, n, NULL);
-        head_lm_train(m, &a, rows, targets, n, 1, mean_nll, &count);
-        model_bwd(m, &a);
-    }
+    acts_create(&a, kernels, &m->arch, m->dt, true, recompute);
+    zero_step_begin(&m->zero);
+    for (int64_t at = 0; at < share; at += micro)
+        for (int turn = 0; turn < l->turns; turn++) {
+            const int64_t lane = (int64_t)turn * group_size(l->data) + group_rank(l->data);
+            int64_t n = 0;
+            fill(&b, lane * share + at, ds_min(micro, share - at));
+            for (int64_t s = 0; s < b.n_seq; s++)
+                for (int32_t t = b.starts[s]; t + 1 < b.starts[s + 1]; t++) rows[n] = t, targets[n++] = b.ids[t + 1];
+            model_fwd(m, &a, &b, n, NULL);
+            head_lm_train(m, &a, rows, targets, n, 1, mean_nll, &count);
+            model_bwd(m, &a);
+        }
+    zero_grad_finish(&m->zero);
     acts_destroy(&a);
     batch_free(&b);
 }
@@ -77,14 +82,20 @@ static void backward(Model *m, const Group *g, int64_t micro) {
 static float *gradient(const Group *g, int64_t micro, int64_t *n) {
     Arch arch = tiny_arch();
     Model m;
-    model_create(&m, kernels, &arch, DS_F32, g, 0, true);
+    Layout layout;
+    layout_create(&layout, g, 0, 0);
+    model_create(&m, kernels, &arch, DS_F32, &layout, 0, true);
     model_init_random(&m, 5, -1);
-    backward(&m, g, micro);
-    zero_grad_sum(&m.zero);
-    *n = shard_total(&m.zero.map);
+    backward(&m, &layout, micro, false);
+    *n = arch_param_count(&arch);
     float *x = MEM_NEW(float, *n);
-    kernels->copy_out(x, m.zero.g.data, (size_t)*n * sizeof *x);
+    int64_t at = 0;
+    for (int i = 0; i < m.weights.n; at += m.weights.w[i++].count) {
+        const Weight *w = &m.weights.w[i];
+        kernels->copy_out(x + at, zero_grad_sum(&m.zero, w->block, w->offset), (size_t)w->count * sizeof *x);
+    }
     model_destroy(&m);
+    layout_destroy(&layout);
     return x;
 }
 
@@ -92,14 +103,14 @@ static float *gradient(const Group *g, int64_t micro, int64_t *n) {
 // 4 x 4).
 static void gradient_layouts(void **state) {
     (void)state;
-    const Group *world = group_world();
-    if (SEQUENCES % group_size(world)) skip();
-    Group *alone = group_split(world, group_rank(world), 0);
-    int64_t n, share = SEQUENCES / group_size(world), micros[] = {share, ds_max(1, share / 2), 1};
+    const Group *g = group_world();
+    if (SEQUENCES % group_size(g)) skip();
+    Group *alone = group_split(g, group_rank(g), 0);
+    int64_t n, share = SEQUENCES / group_size(g), micros[] = {share, ds_max(1, share / 2), 1};
     float *want = gradient(alone, SEQUENCES, &n);
     double worst = 0;
     for (int i = 0; i < DS_COUNT(micros); i++) {
-        float *got = gradient(world, micros[i], &n);
+        float *got = gradient(g, micros[i], &n);
         double diff = 0, norm = 0;
         for (int64_t e = 0; e < n; e++) {
             diff += pow((double)got[e] - want[e], 2);
@@ -109,59 +120,85 @@ static void gradient_layouts(void **state) {
         worst = fmax(worst, sqrt(diff / norm));
         mem_free(got);
     }
-    printf("    %d ranks: worst relative error of the gradient %.2e\n", group_size(world), worst);
+    printf("    %d ranks: worst relative error of the gradient %.2e\n", group_size(g), worst);
     assert_true(worst < 1e-6);
     mem_free(want);
     group_destroy(&alone);
 }
 
-// Five steps under a ZeRO stage; the hash of the weights.
-static Xxh128Hex train(int stage, DType dt, double *norm) {
+// A layout of the ranks of `g` to train under.
+typedef struct {
+    const Group *g;
+    int stage, zero, lanes;
+    bool recompute;
+} Case;
+
+// Five steps; the hash of the weights.
+static Xxh128Hex train(const Case *c, DType dt, double *norm) {
     Arch arch = tiny_arch();
     Model m;
     Optim o;
+    Layout layout;
     OptimCfg cfg = {.beta1 = 0.9,
                     .beta2 = 0.95,
                     .eps = 1e-8,
                     .weight_decay = 0.1,
                     .clip = 0.5,
                     .sched = {.form = SCHED_CONSTANT, .lr = 1e-2, .total_steps = 5}};
-    model_create(&m, kernels, &arch, dt, group_world(), stage, true);
+    layout_create(&layout, c->g, c->zero, c->lanes);
+    model_create(&m, kernels, &arch, dt, &layout, c->stage, true);
     model_init_random(&m, 5, -1);
     zero_master_reset(&m.zero);
     optim_create(&o, &m.zero, &cfg, -1);
     for (int i = 0; i < 5; i++) {
-        backward(&m, group_world(), 4);
+        optim_begin(&o);
+        backward(&m, &layout, 1, c->recompute);
         *norm = optim_reduce(&o);
         optim_apply(&o);
     }
     int64_t n = 0, total = arch_param_count(&arch);
     float *all = MEM_NEW(float, total);
+    zero_gather(&m.zero);
     for (int i = 0; i < m.weights.n; i++) {
         model_weight_get(&m, &m.weights.w[i], 0, m.weights.w[i].count, all + n);
         n += m.weights.w[i].count;
     }
+    zero_release(&m.zero);
     Xxh128Hex hash = hash_xxh128(all, (size_t)total * sizeof *all);
     mem_free(all);
     optim_destroy(&o);
     model_destroy(&m);
+    layout_destroy(&layout);
     return hash;
 }
 
-static void zero_stages(void **state) {
+// Every stage, zero group, recomputation and number of ranks gives the bits of one rank with as many lanes.
+static void same_weights(void **state) {
     (void)state;
-    if (16 % group_size(group_world())) skip();
-    const DType types[] = {DS_F32, DS_BF16};
-    for (int t = 0; t < DS_COUNT(types); t++) {
-        double norm0, norm1;
-        Xxh128Hex zero = train(0, types[t], &norm0), one = train(1, types[t], &norm1);
-        assert_true(norm0 == norm1);
-        assert_string_equal(zero.hex, one.hex);
-        Xxh128Hex *all = MEM_NEW(Xxh128Hex, group_size(group_world()));
-        coll_allgather(group_world(), &one, sizeof one, all);
-        for (int r = 0; r < group_size(group_world()); r++) assert_string_equal(all[r].hex, one.hex);
-        mem_free(all);
-    }
+    const Group *g = group_world();
+    const int ranks = group_size(g);
+    Group *alone = group_split(g, group_rank(g), 0);
+    int cases = 0;
+    for (int lanes = 1; lanes <= SEQUENCES; lanes *= 2)
+        for (int t = 0; t < 2; t++) {
+            const DType dt = t ? DS_BF16 : DS_F32;
+            double want_norm, norm;
+            Xxh128Hex want = train(&(Case){alone, 0, 0, lanes, false}, dt, &want_norm);
+            for (int stage = 0; stage < 4; stage++)
+                for (int zero = 1; zero <= ranks; zero++) {
+                    const Case c = {g, stage, zero, lanes, (stage + zero + lanes) % 2};
+                    if (ranks % zero || layout_check(ranks, zero, lanes)) continue;
+                    Xxh128Hex got = train(&c, dt, &norm);
+                    if (norm != want_norm || strcmp(got.hex, want.hex) != 0)
+                        fail_msg("%d lanes, %s, stage %d, zero group of %d of %d: %s, norm %.17g; expected %s, %.17g",
+                                 lanes, dtype_name(dt), stage, zero, ranks, got.hex, norm, want.hex, want_norm);
+                    cases++;
+                }
+        }
+    err_clear();
+    printf("    %d ranks: %d layouts\n", ranks, cases);
+    assert_true(cases >= 8 || ranks == 3);
+    group_destroy(&alone);
 }
 
 // ---- generation ----
@@ -197,7 +234,7 @@ static void same_answers(void **state) {
     (void)state;
     Arch arch = tiny_arch();
     Model m;
-    model_create(&m, kernels, &arch, DS_F32, group_world(), 0, false);
+    model_create(&m, kernels, &arch, DS_F32, &world, 0, false);
     model_init_random(&m, 5, -1);
     static int32_t ids[3][PROMPTS * NEW];
     static float logp[3][PROMPTS * NEW];
@@ -228,13 +265,13 @@ static void same_answers(void **state) {
         assert_memory_equal(score, logp[0] + i * NEW, (size_t)k * sizeof *score);
     }
     // The ranks together, each with its share: the same tokens.
-    const Group *world = group_world();
+    const Group *all_ranks = group_world();
     static int32_t mine[PROMPTS * NEW];
     static float unused[PROMPTS * NEW];
     static int64_t mine_count[PROMPTS], all[PROMPTS * NEW];
-    generate(&m, group_rank(world), group_size(world), 5, 64, mine, unused, mine_count);
+    generate(&m, group_rank(all_ranks), group_size(all_ranks), 5, 64, mine, unused, mine_count);
     for (int64_t i = 0; i < PROMPTS * NEW; i++) all[i] = mine[i];
-    coll_sum_i64(world, all, PROMPTS * NEW);
+    coll_sum_i64(all_ranks, all, PROMPTS * NEW);
     for (int64_t i = 0; i < PROMPTS * NEW; i++) assert_int_equal(all[i], ids[0][i]);
     acts_destroy(&a);
     batch_free(&b);
@@ -243,10 +280,12 @@ static void same_answers(void **state) {
 
 int main(void) {
     world_init();
+    layout_create(&world, group_world(), 0, 0);
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gradient_layouts), cmocka_unit_test(zero_stages),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradient_layouts), cmocka_unit_test(same_weights),
                                        cmocka_unit_test(same_answers)};
     int failed = cmocka_run_group_tests_name("layout", tests, NULL, NULL);
+    layout_destroy(&world);
     world_finalize();
     return failed;
 }

@@ -1,0 +1,76 @@
+// zero_grad.c: from a micro-batch's gradients to the step's.
+#include "base/mem.h"
+#include "comm/coll.h"
+#include "zero/zero_work.h"
+
+void zero_step_begin(ZeroState *z) {
+    z->turn = 0;
+    if (z->sum.data) store_zero(&z->sum);
+    else store_zero(&z->g);
+}
+
+static size_t block_bytes(const ZeroState *z, int block) {
+    return (size_t)(z->grad_map.start[block + 1] - z->grad_map.start[block]) * sizeof(float);
+}
+
+void zero_grad_open(ZeroState *z, int block) {
+    if (z->sum.data) z->k->zero(zero_work_grads(z, block), block_bytes(z, block));
+}
+
+// Adds this rank's part of lane number `at` of its `turns` lanes to the tree over them, and the tree's root to the sum.
+static void fold(ZeroState *z, int block, Dev *part, int64_t n) {
+    const int turns = z->layout->turns, at = (int)(z->turn % turns);
+    const bool last = at == turns - 1;
+    int k = 0;
+    for (; last ? at >> k : at >> k & 1; k++) {
+        if (!(at >> k & 1)) continue;
+        Dev *waiting = store_at(&z->level[k], block, 0);
+        z->k->add(DS_F32, waiting, part, n);
+        part = waiting;
+    }
+    if (last) z->k->add(DS_F32, store_at(&z->sum, block, 0), part, n);
+    else z->k->copy(store_at(&z->level[k], block, 0), part, (size_t)n * sizeof(float));
+}
+
+void zero_grad_close(ZeroState *z, int block) {
+    if (z->sum.data) {
+        const Layout *l = z->layout;
+        const int64_t part = z->grad_map.part[block];
+        Dev *g = zero_work_grads(z, block), *own = dev_at(g, (size_t)(group_rank(l->zero) * part) * sizeof(float));
+        coll_reduce_scatter(l->zero, z->k, g, part * z->grad_map.shards);
+        coll_allreduce(l->copies, z->k, own, part);
+        fold(z, block, own, part);
+    }
+    if (block == 0) z->turn++;
+}
+
+void zero_grad_finish(ZeroState *z) {
+    if (z->stage > 0 || !z->sum.data) return;
+    const int rank = group_rank(z->layout->zero);
+    for (int b = 0; b < z->grad_map.blocks; b++) {
+        const int64_t part = z->grad_map.part[b];
+        Dev *whole = store_at(&z->g, b, 0);
+        z->k->copy(dev_at(whole, (size_t)(rank * part) * sizeof(float)), store_at(&z->sum, b, 0),
+                   (size_t)part * sizeof(float));
+        coll_allgather_dev(z->layout->zero, whole, part, sizeof(float));
+    }
+}
+
+double zero_grad_sumsq(const ZeroState *z) {
+    const ShardMap *m = &z->map;
+    int64_t chunks = 0;
+    for (int b = 0; b < m->blocks; b++) chunks += ds_ceil_div(m->count[b], SHARD_QUANTUM);
+    double *part = MEM_NEW(double, chunks), sum = 0;
+    int64_t at = 0;
+    for (int b = 0; b < m->blocks; b++) {
+        int64_t first, count;
+        shard_range(m, b, z->shard, &first, &count);
+        if (count > 0) z->k->sumsq(part + at + first / SHARD_QUANTUM, zero_grad_sum(z, b, first), count, SHARD_QUANTUM);
+        at += ds_ceil_div(m->count[b], SHARD_QUANTUM);
+    }
+    // A chunk has one owner, so that the sum over ranks adds zeros to it and changes no bit.
+    if (m->shards > 1) coll_sum_f64(z->layout->zero, part, chunks);
+    for (int64_t c = 0; c < chunks; c++) sum += part[c];
+    mem_free(part);
+    return sum;
+}

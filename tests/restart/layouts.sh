@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# layouts.sh: the three stages as one job under many layouts: equal lanes give equal weights, bit for bit, whatever the ranks, ZeRO stage, zero
+# group and recomputation; and a job that changes its layout in the middle of a stage, too. Argument: all (every layout; default: a few).
+set -u
+. tests/restart/tiny.inc
+tiny_setup || { echo "FAIL layouts_setup: $(tail -n 1 "$tiny_data/build.log")"; exit 1; }
+bad=0
+ok() { echo "ok layouts_$1"; }
+fail() { echo "FAIL layouts_$1: $2"; bad=1; }
+here=build/tmp/layouts
+rm -rf "$here" && mkdir -p "$here"
+short="layout.lanes=4 sft.max_steps=6 rm.max_steps=6 ppo.max_steps=3"
+# How every model is kept: actor, critic, reference, reward.
+stages() { printf '%s ' actor.zero_stage="$1" reward.zero_stage="$1" critic.zero_stage="$2" reference.zero_stage="$3"; }
+
+whole=$here/whole
+run "$whole" 1 $short $(stages 0 0 0) || { fail whole "$(tail -n 1 "$whole.log")"; exit 1; }
+want=$(weights "$whole")
+
+# ranks, stages of actor (and reward), critic, reference, zero group, further keys
+few="2:1:1:0:0: 2:2:3:3:0: 2:3:0:3:1: 4:3:2:3:2:actor.recompute=block 4:0:3:0:4:reference.recompute=block"
+all="1:3:2:3:0: 4:2:1:0:0: 4:1:3:3:1: 4:3:3:3:4:actor.recompute=block 2:0:0:0:2:critic.recompute=block"
+[ "${1:-}" = all ] || all=
+for case in $few $all; do
+    IFS=: read -r ranks a c r zero more <<<"$case"
+    name=${ranks}_ranks_zero_${a}${c}${r}_group_$zero out=$here/$name
+    if ! run "$out" "$ranks" $short $(stages "$a" "$c" "$r") layout.zero="$zero" $more; then fail "$name" "$(tail -n 1 "$out.log")"
+    elif [ "$(weights "$out")" != "$want" ]; then fail "$name" "the weights differ from those of one rank with 4 lanes"
+    else ok "$name"; fi
+done
+
+# From 4 ranks to 2 to 1, stage 3 to 1 to 0, in the middle of rm and of ppo.
+out=$here/moves
+move() { # RANKS STAGES: starts or continues, stops at the first checkpoint it writes
+    local ranks=$1 stop=$2
+    shift 2
+    (exec mpirun -np "$ranks" ./dschat "$tiny_params" job.out="$out" $short checkpoint.every_steps=1 "$@" >>"$out.log" 2>&1) &
+    local pid=$!
+    while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/$stop/DONE" ]; do sleep 0.005; done
+    touch "$out/STOP"
+    wait $pid
+    local code=$?
+    rm -f "$out/STOP"
+    return $code
+}
+move 4 rm-000003 $(stages 3 3 3) layout.zero=2
+first=$?
+move 2 ppo-000001 $(stages 1 2 3)
+second=$?
+if [ "$first $second" != "10 10" ]; then fail moves "exit codes $first, $second, expected 10, 10: $(tail -n 1 "$out.log")"
+elif ! run "$out" 1 $short $(stages 0 0 0); then fail moves "$(tail -n 1 "$out.log")"
+elif [ "$(weights "$out")" != "$want" ]; then fail moves "the weights differ from those of one rank with 4 lanes"
+else ok moves_4_to_2_to_1; fi
+
+# Layouts that cannot be: the nearest one that can is named.
+for wish in "layout.zero=3:nearest is [24]" "layout.lanes=6:nearest is [48]"; do
+    out=$here/refused
+    run "$out" 4 "${wish%%:*}"
+    code=$?
+    [ $code = 2 ] && grep -q "${wish#*:}" "$out.log" && ok "refused_${wish%%=*}" || fail "refused_${wish%%=*}" "exit code $code: $(tail -n 1 "$out.log")"
+    rm -f "$out.log"
+done
+exit $bad
