@@ -35,6 +35,25 @@ done:
     return err;
 }
 
+static struct { int64_t now, peak; } account[MEM_TAGS];
+
+const char *kernels_mem_name(MemTag tag) {
+    static const char *const names[] = {"weights", "gradients", "optimizer", "activations", "kv", "communication"};
+    return names[tag];
+}
+
+int64_t kernels_mem_now(MemTag tag) { return account[tag].now; }
+int64_t kernels_mem_peak(MemTag tag) { return account[tag].peak; }
+
+void kernels_mem_forget(void) {
+    for (int tag = 0; tag < MEM_TAGS; tag++) account[tag].peak = account[tag].now;
+}
+
+void kernels_mem_count(MemTag tag, int64_t bytes) {
+    account[tag].now += bytes;
+    account[tag].peak = ds_max(account[tag].peak, account[tag].now);
+}
+
 bool kernels_has_bf16(void) { return linear_bf16_is_native(); }
 
 const char *kernels_describe(void) { return cpu_describe(); }

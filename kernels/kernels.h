@@ -56,12 +56,23 @@ typedef struct {
 typedef enum { KERNEL_NORM_LN, KERNEL_NORM_RMS } KernelNorm;
 typedef enum { KERNEL_ACT_RELU, KERNEL_ACT_GELU, KERNEL_ACT_GELU_TANH, KERNEL_ACT_SILU } KernelAct;
 
+// What device memory is for.
+typedef enum {
+    MEM_WEIGHTS,   // and tables
+    MEM_GRADIENTS, // of a micro-batch and of a step
+    MEM_OPTIMIZER, // master weights, moments, moving averages
+    MEM_ACTIVATIONS,
+    MEM_KV,
+    MEM_COMM, // staging, blocks gathered for a while
+    MEM_TAGS
+} MemTag;
+
 typedef struct Kernels {
     const char *name; // "cpu"
 
     // ---- memory ----
     // Zeroed device memory, 64-byte aligned (huge pages where it helps). Never NULL; no memory is fatal.
-    Dev *(*mem_create)(size_t bytes);
+    Dev *(*mem_create)(size_t bytes, MemTag tag);
     void (*mem_destroy)(Dev *p);
     void (*copy_in)(Dev *dst, const void *src_host, size_t bytes);
     void (*copy_out)(void *dst_host, const Dev *src, size_t bytes);
@@ -181,5 +192,17 @@ const char *kernels_describe(void);
 
 // The real address of device memory for a collective library of the same device (src/comm only).
 void *kernels_comm_ptr(const Dev *p);
+
+// ---- accounts of device memory ----
+const char *kernels_mem_name(MemTag tag); // "weights", ...
+int64_t kernels_mem_now(MemTag tag);      // bytes asked for at this moment
+int64_t kernels_mem_peak(MemTag tag);     // the most so far, since kernels_mem_forget
+void kernels_mem_forget(void);            // peak = now
+// For backends: `bytes` more (or, negative, fewer).
+void kernels_mem_count(MemTag tag, int64_t bytes);
+
+// A backend that computes nothing and takes no memory: mem_create only counts. For planning: objects are made as a run
+// would make them, and nobody calls their arithmetic.
+extern const Kernels kernels_dry;
 
 #endif

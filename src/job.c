@@ -230,6 +230,20 @@ static void finish(Job *j) {
     params_free(&j->p);
 }
 
+// The most device memory that a rank held for each purpose, into summary.json (what --plan foretells).
+static Err note_memory(Job *j) {
+    Err err = DS_OK;
+    for (int tag = 0; tag < MEM_TAGS; tag++) {
+        char key[48];
+        int64_t peak = kernels_mem_peak((MemTag)tag);
+        coll_max_i64(j->run.data, &peak, 1);
+        snprintf(key, sizeof key, "memory.%s", kernels_mem_name((MemTag)tag));
+        summary_put(j->run.summary, key, (double)peak);
+    }
+    if (world_rank() == 0) err = summary_write(j->run.summary);
+    return agree_err(j->run.data, err);
+}
+
 static Err all_stages(Job *j) {
     Err err = DS_OK;
     for (int i = 0; i < DS_COUNT(stages); i++) {
@@ -241,6 +255,7 @@ static Err all_stages(Job *j) {
         bool resumes = j->resume_stage && !strcmp(j->resume_stage, stages[i].stage->name);
         DS_TRY(stage_run(&j->run, stages[i].stage, resumes ? j->resume : NULL));
     }
+    DS_TRY(note_memory(j));
     screen_last(&j->run);
 done:
     return err;

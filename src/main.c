@@ -1,16 +1,22 @@
 // main.c: the command line of the main job.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "job.h"
 #include "params/params.h"
+#include "plan/plan.h"
+
+enum { PLAN_TOO_LARGE = 1 };
 
 static const char help[] =
     "dschat " DS_VERSION ": supervised fine-tuning, reward model and PPO of a language model as one MPI job\n"
     "\n"
     "  mpirun -np N ./dschat PARAMS [section.key=value ...]   run, or go on where out/ holds a checkpoint\n"
     "  ./dschat --check PARAMS [section.key=value ...]        read and validate; exit code 0 or 2\n"
+    "  ./dschat --plan PARAMS --ranks N [section.key=value ...]  memory, traffic and time of a rank; exit code 1: does "
+    "not fit\n"
     "  ./dschat --keys                                        every key: type, default, range, unit, meaning\n"
     "  ./dschat --template                                    inputs/params.in: every key, commented out, with its "
     "default\n"
@@ -30,6 +36,24 @@ static Err check(int n, char **args) {
     return err;
 }
 
+// Exit code 1: it does not fit.
+static Err plan(int n, char **args) {
+    Params *p = NULL;
+    Err err = DS_OK;
+    char *end = NULL;
+    bool fits = true;
+    DS_CHECK(n >= 3 && !strcmp(args[1], "--ranks"), DS_ERR_PARAMS,
+             "usage: ./dschat --plan PARAMS --ranks N [section.key=value ...]");
+    const long ranks = strtol(args[2], &end, 10);
+    DS_CHECK(*args[2] && !*end && ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %s: expected 1 to %d",
+             args[2], 1 << 20);
+    DS_TRY(params_load(args[0], n - 3, args + 3, &p));
+    DS_TRY(plan_print(p, (int)ranks, stdout, &fits));
+done:
+    params_free(&p);
+    return err ? err : fits ? DS_OK : PLAN_TOO_LARGE;
+}
+
 // What can be answered without MPI; false: the arguments are a job's.
 static bool answered(int argc, char **argv, Err *err) {
     const char *first = argc > 1 ? argv[1] : "--help";
@@ -40,6 +64,7 @@ static bool answered(int argc, char **argv, Err *err) {
     else if (!strcmp(first, "--template")) params_write_template(stdout);
     else if (!strcmp(first, "--check"))
         *err = argc > 2 ? check(argc - 2, argv + 2) : err_set(DS_ERR_PARAMS, "--check needs the name of a params file");
+    else if (!strcmp(first, "--plan")) *err = plan(argc - 2, argv + 2);
     else if (first[0] == '-') *err = err_set(DS_ERR_PARAMS, "unknown option %s; ./dschat --help lists them", first);
     else return false;
     if (argc == 1) *err = DS_ERR_PARAMS;

@@ -17,6 +17,8 @@ enum { HEAD_BYTES = 64, HUGE_PAGE = 1 << 21 };
 typedef struct {
     void *map;        // start of the mapping; NULL: from malloc
     size_t map_bytes; // its length
+    size_t bytes;     // as asked for
+    int tag;          // MemTag; -1: scratch, which is not counted
 } Head;
 
 // At least bytes + HEAD_BYTES with the address after the head on a huge page.
@@ -28,14 +30,14 @@ static char *map_block(size_t bytes) {
     const uintptr_t at = ((uintptr_t)map + HEAD_BYTES + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     madvise((void *)at, bytes, MADV_HUGEPAGE); // a wish: without huge pages it is slower, not wrong
     char *p = (char *)at;
-    *(Head *)(p - HEAD_BYTES) = (Head){.map = map, .map_bytes = room};
+    *(Head *)(p - HEAD_BYTES) = (Head){.map = map, .map_bytes = room, .tag = -1};
     return p;
 }
 
 static void *block_create(size_t bytes) {
     if (bytes >= HUGE_PAGE) return map_block(bytes);
     char *p = mem_alloc(bytes + HEAD_BYTES);
-    *(Head *)p = (Head){0};
+    *(Head *)p = (Head){.tag = -1};
     return p + HEAD_BYTES;
 }
 
@@ -47,8 +49,21 @@ static void block_destroy(void *p) {
     else mem_free(start);
 }
 
-Dev *mem_create_cpu(size_t bytes) { return (Dev *)((uintptr_t)block_create(bytes) + cpu_bias); }
-void mem_destroy_cpu(Dev *p) { block_destroy(cpu_ptr(p)); }
+Dev *mem_create_cpu(size_t bytes, MemTag tag) {
+    char *p = block_create(bytes);
+    Head *h = (Head *)(p - HEAD_BYTES);
+    h->bytes = bytes;
+    h->tag = (int)tag;
+    kernels_mem_count(tag, (int64_t)bytes);
+    return (Dev *)((uintptr_t)p + cpu_bias);
+}
+
+void mem_destroy_cpu(Dev *p) {
+    if (!p) return;
+    const Head *h = (const Head *)((const char *)cpu_ptr(p) - HEAD_BYTES);
+    kernels_mem_count((MemTag)h->tag, -(int64_t)h->bytes);
+    block_destroy(cpu_ptr(p));
+}
 
 void *cpu_scratch(Scratch slot, size_t bytes) {
     static _Thread_local struct {

@@ -17,12 +17,18 @@
 static struct {
     double deadline;
     const char *note;
-    int64_t sent, calls;
+    int64_t sent, calls, sent_as[COLL_KINDS];
 } coll = {.deadline = 1800, .note = "start"};
 
 void coll_set_deadline(double seconds) { coll.deadline = seconds; }
 void coll_set_note(const char *note) { coll.note = note; }
 int64_t coll_bytes_sent(void) { return coll.sent; }
+int64_t coll_bytes_sent_as(CollKind kind) { return coll.sent_as[kind]; }
+
+static void count_sent(CollKind kind, int64_t bytes) {
+    coll.sent += bytes;
+    coll.sent_as[kind] += bytes;
+}
 
 static void check(int rc, const char *what) {
     if (rc == MPI_SUCCESS) return;
@@ -80,7 +86,7 @@ void coll_bcast(const Group *g, void *data, size_t bytes, int root) {
         check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &req), "broadcast");
         wait_all(g, &req, 1, "broadcast");
     }
-    if (g->rank == root) coll.sent += (int64_t)bytes * (g->size - 1);
+    if (g->rank == root) count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
 
 void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
@@ -92,7 +98,7 @@ void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
     MPI_Request req;
     check(MPI_Iallgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, g->comm, &req), "all-gather");
     wait_all(g, &req, 1, "all-gather");
-    coll.sent += (int64_t)bytes * (g->size - 1);
+    count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
 
 void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all, size_t *offset) {
@@ -109,7 +115,7 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
     MPI_Request req;
     check(MPI_Iallgatherv(mine, (int)bytes, MPI_BYTE, *all, count, start, MPI_BYTE, g->comm, &req), "all-gather");
     wait_all(g, &req, 1, "all-gather");
-    coll.sent += (int64_t)bytes * (g->size - 1);
+    count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
     mem_free(each);
     mem_free(count);
     mem_free(start);
@@ -132,7 +138,7 @@ static void reduce_host(const Group *g, void *x, int64_t n, MPI_Datatype type, M
     MPI_Request req;
     check(MPI_Iallreduce(MPI_IN_PLACE, x, as_int((size_t)n, "reduction"), type, op, g->comm, &req), "reduction");
     wait_all(g, &req, 1, "reduction");
-    coll.sent += n * 8;
+    count_sent(COLL_HOST, n * 8);
 }
 
 void coll_sum_i64(const Group *g, int64_t *x, int64_t n) { reduce_host(g, x, n, MPI_INT64_T, MPI_SUM); }
@@ -145,9 +151,11 @@ enum { SEGMENT = 1 << 20 }; // elements of each rank's part that travel at a tim
 static Dev *staging(const Kernels *k, int size) {
     static Dev *buffer;
     static int have;
-    if (have < size) {
-        if (buffer) k->mem_destroy(buffer);
-        buffer = k->mem_create((size_t)size * SEGMENT * sizeof(float));
+    static const Kernels *owner;
+    if (have < size || owner != k) {
+        if (buffer) owner->mem_destroy(buffer);
+        owner = k;
+        buffer = k->mem_create((size_t)size * SEGMENT * sizeof(float), MEM_COMM);
         have = size;
     }
     return buffer;
@@ -167,6 +175,10 @@ void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     const int64_t part = n / g->size;
     const size_t slot = SEGMENT * sizeof(float);
     Dev *stage = staging(k, g->size);
+    if (g->dry) {
+        count_sent(COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
+        return;
+    }
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
     for (int64_t at = 0; at < part; at += SEGMENT) {
         int count = (int)ds_min(SEGMENT, part - at), n_req = 0;
@@ -183,7 +195,7 @@ void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
         wait_all(g, req, n_req, "reduce-scatter");
         add_tree(k, stage, g->size, count);
         k->copy(dev_at(x, (size_t)(g->rank * part + at) * sizeof(float)), stage, (size_t)count * sizeof(float));
-        coll.sent += (int64_t)count * (g->size - 1) * (int64_t)sizeof(float);
+        count_sent(COLL_REDUCE_SCATTER, (int64_t)count * (g->size - 1) * (int64_t)sizeof(float));
     }
     mem_free(req);
 }
@@ -191,6 +203,10 @@ void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
 void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p) {
     *p = (CollPending){.g = g};
     if (g->size == 1 || part == 0) return;
+    if (g->dry) {
+        count_sent(COLL_ALLGATHER, part * (int64_t)elem_bytes * (g->size - 1));
+        return;
+    }
     const int64_t piece = ((int64_t)1 << 30) / (int64_t)elem_bytes;
     char *base = kernels_comm_ptr(x);
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size * ds_ceil_div(part, piece));
@@ -203,7 +219,7 @@ void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_byte
             check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
             check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
         }
-        coll.sent += (int64_t)bytes * (g->size - 1);
+        count_sent(COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     }
     p->requests = req;
 }
@@ -231,7 +247,7 @@ static void gather_rest(const Group *g, Dev *stage, int bytes, size_t slot) {
         check(MPI_Isend(mine, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
     }
     wait_all(g, req, n_req, "all-reduce");
-    coll.sent += (int64_t)bytes * (g->size - 1);
+    count_sent(COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     mem_free(req);
 }
 
@@ -240,7 +256,7 @@ void coll_allreduce(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     const int64_t part = n / g->size, even = part * g->size;
     coll_reduce_scatter(g, k, x, even);
     coll_allgather_dev(g, x, part, sizeof(float));
-    if (n == even) return;
+    if (n == even || g->dry) return;
     // The few elements left over: every rank sums all of them in the same tree.
     Dev *stage = staging(k, g->size), *rest = dev_at(x, (size_t)even * sizeof(float));
     const size_t bytes = (size_t)(n - even) * sizeof(float), slot = SEGMENT * sizeof(float);

@@ -16,8 +16,10 @@ struct Kernels;
 void coll_set_deadline(double seconds);
 void coll_set_note(const char *note);
 
-// Bytes this rank has sent so far to other ranks, by what the algorithm sends. Not collective.
+// Bytes this rank has sent so far to other ranks, by what the algorithm sends: in all, and of one kind. Not collective.
+typedef enum { COLL_HOST, COLL_REDUCE_SCATTER, COLL_ALLGATHER, COLL_KINDS } CollKind;
 int64_t coll_bytes_sent(void);
+int64_t coll_bytes_sent_as(CollKind kind);
 
 void coll_barrier(const Group *g);
 

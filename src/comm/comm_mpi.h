@@ -9,6 +9,7 @@
 struct Group {
     MPI_Comm comm;
     int rank, size;
+    bool dry; // of a plan: nothing travels, only the bytes are counted
 };
 
 #endif

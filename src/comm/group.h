@@ -16,6 +16,10 @@ Group *group_split(const Group *g, int color, int key);
 Group *group_split_node(const Group *g);
 void group_destroy(Group **g); // Collective on *g. Accepts NULL
 
+// A group of `size` ranks that are not there, for planning: device collectives on it only count bytes. Not collective.
+// Owner: caller, group_destroy.
+Group *group_dry(int rank, int size);
+
 int group_rank(const Group *g); // Not collective
 int group_size(const Group *g); // Not collective
 

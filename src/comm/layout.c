@@ -42,7 +42,18 @@ void layout_create(Layout *l, const Group *data, int zero, int lanes) {
     l->turns = l->lanes / size;
 }
 
+void layout_create_dry(Layout *l, int data, int zero, int lanes) {
+    const int part = zero ? zero : data;
+    *l = (Layout){.dry_data = group_dry(0, data),
+                  .zero = group_dry(0, part),
+                  .copies = group_dry(0, data / part),
+                  .lanes = lanes ? lanes : data};
+    l->data = l->dry_data;
+    l->turns = l->lanes / data;
+}
+
 void layout_destroy(Layout *l) {
+    group_destroy(&l->dry_data);
     group_destroy(&l->zero);
     group_destroy(&l->copies);
     *l = (Layout){0};

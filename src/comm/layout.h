@@ -15,6 +15,7 @@
 typedef struct {
     const Group *data; // view
     Group *zero, *copies;
+    Group *dry_data;  // what data is where the layout is dry; else NULL
     int lanes, turns; // turns: lanes of one rank
 } Layout;
 
@@ -25,6 +26,8 @@ Err layout_check(int data, int64_t zero, int64_t lanes);
 
 // Collective on data. zero and lanes as layout_check accepted them. Owner: caller, layout_destroy (Collective on data).
 void layout_create(Layout *l, const Group *data, int zero, int lanes);
+// The same for rank 0 of `data` ranks that are not there. Not collective. Owner: caller, layout_destroy.
+void layout_create_dry(Layout *l, int data, int zero, int lanes);
 void layout_destroy(Layout *l); // accepts a zero one
 
 #endif

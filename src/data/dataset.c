@@ -142,8 +142,8 @@ done:
 void dataset_close(Dataset **pd) {
     Dataset *d = *pd;
     if (!d) return;
-    void *const owned[] = {d->path,   d->start, d->span_start, d->spans, d->prompt,
-                           d->chosen, d->rejected, d->stage, d->eval,       d->tokens};
+    void *const owned[] = {d->path,   d->start,    d->span_start, d->spans, d->prompt,
+                           d->chosen, d->rejected, d->stage,      d->eval,  d->tokens};
     for (int i = 0; i < DS_COUNT(owned); i++) mem_free(owned[i]);
     chat_text_free(&d->template);
     for (int kind = 0; kind < DATA_KINDS; kind++)
@@ -164,6 +164,25 @@ const ChatText *dataset_template(const Dataset *d) { return &d->template; }
 void dataset_pair(const Dataset *d, int64_t pair, int64_t *chosen, int64_t *rejected) {
     *chosen = d->chosen[pair];
     *rejected = d->rejected[pair];
+}
+
+static int64_t record_length(const Dataset *d, DataKind kind, int64_t r) {
+    return kind == DATA_RM ? dataset_length(d, d->chosen[r]) + dataset_length(d, d->rejected[r]) : dataset_length(d, r);
+}
+
+int64_t dataset_longest(const Dataset *d, DataKind kind) {
+    int64_t longest = 0;
+    for (int eval = 0; eval < 2; eval++)
+        for (int64_t i = 0; i < d->count[kind][eval]; i++)
+            longest = ds_max(longest, record_length(d, kind, d->list[kind][eval][i]));
+    return longest;
+}
+
+double dataset_mean(const Dataset *d, DataKind kind) {
+    const int64_t n = d->count[kind][0];
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)record_length(d, kind, d->list[kind][0][i]);
+    return n ? sum / (double)n : 0;
 }
 
 int64_t dataset_spans(const Dataset *d, int64_t row, const int64_t **spans) {

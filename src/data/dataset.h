@@ -39,6 +39,12 @@ const ChatText *dataset_template(const Dataset *d); // as the builder was told; 
 int64_t dataset_count(const Dataset *d, DataKind kind, bool eval);
 int64_t dataset_record(const Dataset *d, DataKind kind, bool eval, int64_t i);
 
+// Tokens of the longest record of a kind (a pair: of both rows), held-out ones included; 0 if there is none.
+int64_t dataset_longest(const Dataset *d, DataKind kind);
+
+// Tokens of a record of the training part in the mean; 0 if there is none.
+double dataset_mean(const Dataset *d, DataKind kind);
+
 // The rows of a pair (a DATA_RM record).
 void dataset_pair(const Dataset *d, int64_t pair, int64_t *chosen, int64_t *rejected);
 

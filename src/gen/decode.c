@@ -118,6 +118,10 @@ static int64_t retire(Gen *g, const GenCfg *cfg, GenRequest *req, GenTold told, 
     return ended;
 }
 
+void gen_reserve(Gen *g, int64_t max_prompt) {
+    acts_reserve(&g->acts, ds_max(g->prefill_tokens, max_prompt) + g->slots, g->slots);
+}
+
 const Model *gen_model(const Gen *g) { return g->m; }
 
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user) {

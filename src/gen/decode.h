@@ -44,6 +44,8 @@ typedef bool (*GenTold)(void *user, const GenRequest *r);
 // slots: sequences decoded at once; max_tokens: longest prompt + answer; prefill_tokens: prompt tokens admitted a pass
 // (a longer prompt goes alone). Owner: caller, gen_destroy.
 Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block);
+// Makes room for every pass with prompts of at most max_prompt tokens; else room grows with what comes.
+void gen_reserve(Gen *g, int64_t max_prompt);
 void gen_destroy(Gen **g);
 const Model *gen_model(const Gen *g);
 

@@ -32,8 +32,8 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
                   .layer = MEM_NEW(KvCache, a->layers)};
     for (int64_t i = 0; i < blocks; i++) p->free[i] = (int32_t)(blocks - 1 - i);
     const size_t one = pool_bytes(a, m->dt, blocks, block);
-    p->arena = m->k->mem_create(one * (size_t)(2 * a->layers));
-    p->call = m->k->mem_create((size_t)blocks * sizeof(int32_t));
+    p->arena = m->k->mem_create(one * (size_t)(2 * a->layers), MEM_KV);
+    p->call = m->k->mem_create((size_t)blocks * sizeof(int32_t), MEM_KV);
     for (int64_t i = 0; i < a->layers; i++)
         p->layer[i] = (KvCache){.k = dev_at(p->arena, one * (size_t)(2 * i)),
                                 .v = dev_at(p->arena, one * (size_t)(2 * i + 1)),

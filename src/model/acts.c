@@ -131,7 +131,7 @@ void acts_reserve(Acts *a, int64_t n, int64_t rows) {
     a->cap = ds_max(a->cap, n);
     a->row_cap = ds_max(a->row_cap, rows);
     a->arena_bytes = lay_out(a, NULL, a->cap, a->row_cap);
-    a->arena = a->k->mem_create(a->arena_bytes);
+    a->arena = a->k->mem_create(a->arena_bytes, MEM_ACTIVATIONS);
     lay_out(a, a->arena, a->cap, a->row_cap);
     a->host = MEM_NEW(float, 4 * a->row_cap);
 }

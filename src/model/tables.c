@@ -29,7 +29,7 @@ Dev *tables_rope(const Kernels *k, const Arch *a) {
             t[p * a->rotary_dim + half + d] = (float)sin((double)angle);
         }
     }
-    Dev *dev = k->mem_create((size_t)n * sizeof *t);
+    Dev *dev = k->mem_create((size_t)n * sizeof *t, MEM_WEIGHTS);
     k->copy_in(dev, t, (size_t)n * sizeof *t);
     mem_free(t);
     return dev;
@@ -45,7 +45,7 @@ Dev *tables_alibi(const Kernels *k, const Arch *a) {
             h < power ? 8.0 * (double)(h + 1) / (double)power : 4.0 * (double)(2 * (h - power) + 1) / (double)power;
         t[h] = (float)pow(2.0, -exponent);
     }
-    Dev *dev = k->mem_create((size_t)a->heads * sizeof *t);
+    Dev *dev = k->mem_create((size_t)a->heads * sizeof *t, MEM_WEIGHTS);
     k->copy_in(dev, t, (size_t)a->heads * sizeof *t);
     mem_free(t);
     return dev;

@@ -7,7 +7,7 @@
 
 void optim_create(Optim *o, ZeroState *z, const OptimCfg *cfg, double ema_beta) {
     *o = (Optim){.cfg = *cfg, .z = z, .ema_beta = ema_beta};
-    if (ema_beta >= 0) store_create(&o->ema, z->k, &z->map, DS_F32, true);
+    if (ema_beta >= 0) store_create(&o->ema, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
 }
 
 void optim_destroy(Optim *o) {

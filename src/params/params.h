@@ -23,7 +23,9 @@
 #define SECTION(S, HELP) struct {
 #define MODEL(S, PREVIOUS) ModelParams common;
 #define TRAIN(S, BATCH, LR, WARMUP) TrainParams train;
-#define END(S) } S;
+#define END(S)                                                                                                         \
+    }                                                                                                                  \
+    S;
 
 #define PARAMS_DEF_LISTS
 #include "params/params.def"
@@ -47,13 +49,18 @@ typedef enum { LIST_POLICY_LOSS(PARAMS_CONSTANT) } PolicyLoss;
 typedef enum { LIST_REWARD_SOURCE(PARAMS_CONSTANT) } RewardSource;
 typedef enum { LIST_PRESET(PARAMS_CONSTANT) } Preset;
 typedef enum { LIST_FILES(PARAMS_CONSTANT) } CheckpointFiles;
+typedef enum { LIST_MACHINE(PARAMS_CONSTANT) } MachinePreset;
 #undef PARAMS_CONSTANT
 
 // Keys of [actor] [critic] [reference] [reward].
-typedef struct { MODEL_ROWS(any, any, "") } ModelParams;
+typedef struct {
+    MODEL_ROWS(any, any, "")
+} ModelParams;
 
 // Keys of [sft] [rm] [ppo].
-typedef struct { TRAIN_ROWS(any, any, "", "", "") } TrainParams;
+typedef struct {
+    TRAIN_ROWS(any, any, "", "", "")
+} TrainParams;
 
 typedef struct Params {
 #include "params/params.def"
@@ -82,8 +89,8 @@ bool params_was_set(const Params *p, const char *key);
 // Calls say(line, user) for each key that the preset set: "ppo.lam = 1 (preset openrlhf; default 0.95)".
 void params_list_preset(const Params *p, void (*say)(const char *line, void *user), void *user);
 
-void params_print_keys(FILE *f);      // for --keys
-void params_write_template(FILE *f);  // inputs/params.in: every key with default, unit and meaning
+void params_print_keys(FILE *f);            // for --keys
+void params_write_template(FILE *f);        // inputs/params.in: every key with default, unit and meaning
 void params_echo(const Params *p, FILE *f); // every key as used and where it came from; params_load reads it
 
 // SHA-256 (64 hexadecimal digits) of the keys as used, without comments: equal for equal runs wherever the values came

@@ -149,8 +149,8 @@ static Err check_new_actor(const Params *p) {
     if (p->actor.common.init != INIT_RANDOM) return DS_OK;
     REFUSE(width % heads, "actor", "arch_width", "expected a multiple of arch_heads = %lld", (long long)heads);
     REFUSE(heads % kv_heads, "actor", "arch_kv_heads", "expected a divisor of arch_heads = %lld", (long long)heads);
-    REFUSE(runs(p, STAGE_PPO) && longest > p->actor.arch_positions, "actor", "arch_positions",
-           "expected at least [generate] max_prompt + max_answer = %lld", (long long)longest);
+    REFUSE(runs(p, STAGE_PPO) && !p->actor.common.arch[0] && longest > p->actor.arch_positions, "actor",
+           "arch_positions", "expected at least [generate] max_prompt + max_answer = %lld", (long long)longest);
 done:
     return err;
 }

@@ -44,6 +44,8 @@ void feed_close(Feed *f) {
     *f = (Feed){0};
 }
 
+int64_t feed_room(const Feed *f) { return ds_max(f->micro_tokens, dataset_longest(f->data, f->kind)); }
+
 int64_t feed_steps(const Feed *f, int64_t global_batch, int64_t epochs, int64_t max_steps) {
     int64_t steps = epochs * ds_ceil_div(f->n_train, global_batch);
     return max_steps > 0 ? ds_min(steps, max_steps) : steps;

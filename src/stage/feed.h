@@ -29,6 +29,9 @@ typedef struct {
 Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tokens, bool all_tokens, Feed *f);
 void feed_close(Feed *f); // accepts a zero one
 
+// Tokens of the largest micro-batch that can come.
+int64_t feed_room(const Feed *f);
+
 // Optimizer steps of `global_batch` records in `epochs` passes, at most max_steps (0: no limit). An epoch ends with a
 // shorter step.
 int64_t feed_steps(const Feed *f, int64_t global_batch, int64_t epochs, int64_t max_steps);

@@ -181,7 +181,6 @@ static void count_steps(const Run *run, Ppo *s) {
 Err ppo_setup_open(Run *run, Ppo *s) {
     Err err = DS_OK;
     const Params *p = run->p;
-    const bool recompute = p->actor.common.recompute == RECOMPUTE_BLOCK;
     err = checker_find(p->ppo.checker, &s->checker);
     if (!err) err = open_prompts(run, s);
     DS_TRY(agree_err(run->data, err));
@@ -189,7 +188,8 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     DS_TRY(agree_err(run->data, check_positions(run, s)));
     set_configs(run, s);
     UpdateCfg cfg = update_cfg(p);
-    ppo_update_create(&s->update, &cfg, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL, recompute);
+    ppo_update_create(&s->update, &cfg, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL,
+                      p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK);
     count_steps(run, s);
     const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->data);
     s->gen =
@@ -197,6 +197,12 @@ Err ppo_setup_open(Run *run, Ppo *s) {
                    p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens, p->generate.kv_block);
     rollout_create_scorer(&s->scorer, &s->reference.model, &s->critic.model, has_reward(run) ? &s->reward.model : NULL,
                           p->ppo.train.micro_tokens, p->generate.temperature);
+    const int64_t longest = p->generate.max_prompt + p->generate.max_answer,
+                  room = ds_max(p->ppo.train.micro_tokens, longest);
+    gen_reserve(s->gen, p->generate.max_prompt);
+    rollout_reserve_scorer(&s->scorer, room);
+    acts_reserve(&s->update.actor_acts, s->update.ptx ? ds_max(room, feed_room(&s->ptx)) : room, room);
+    acts_reserve(&s->update.critic_acts, room, room);
     log_info(
         "  data      %s: %lld prompts, %lld held out, %lld longer than %lld tokens left out; %lld iterations of %lld",
         p->data.ppo_file, (long long)s->n_usable, (long long)s->n_usable_eval,

@@ -40,9 +40,9 @@ typedef struct {
     double seconds;
 } UpdateStats;
 
-void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *critic, Feed *ptx,
-                       bool recompute); // Not collective
-void ppo_update_destroy(Update *u);     // Not collective
+void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *critic, Feed *ptx, bool recompute_actor,
+                       bool recompute_critic); // Not collective
+void ppo_update_destroy(Update *u);            // Not collective
 
 // Optimizer steps of one iteration over `answers` answers. Not collective.
 int64_t ppo_update_count(const UpdateCfg *cfg, int64_t answers);

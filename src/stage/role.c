@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "model/load.h"
+#include "model/new_arch.h"
 
 DType role_dtype(DType wished) {
     static bool said;
@@ -44,31 +45,6 @@ OptimCfg role_optim(const TrainParams *t, double lr, int64_t total_steps) {
                                 .power = t->power}};
 }
 
-// The arch of a new model: [actor] arch_* and the vocabulary of the data's tokenizer.
-static Err new_arch(const Run *run, const RoleSpec *spec, Arch *a) {
-    Err err = DS_OK;
-    DS_CHECK(run->tok, DS_ERR_PARAMS,
-             "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
-    arch_family_defaults(a, (ArchFamily)run->p->actor.arch_family);
-    a->layers = run->p->actor.arch_layers;
-    a->width = a->embed_width = run->p->actor.arch_width;
-    a->heads = run->p->actor.arch_heads;
-    a->kv_heads = run->p->actor.arch_kv_heads;
-    a->ffn = run->p->actor.arch_ffn;
-    a->max_positions = run->p->actor.arch_positions;
-    a->init_std = run->p->actor.arch_std;
-    a->tied = run->p->actor.arch_tied;
-    a->vocab = tok_vocab_size(run->tok);
-    DS_CHECK(a->width % a->heads == 0, DS_ERR_PARAMS, "[actor] arch_heads = %lld does not divide arch_width = %lld",
-             (long long)a->heads, (long long)a->width);
-    a->head_dim = a->width / a->heads;
-    if (a->pos == ARCH_POS_ROPE) a->rotary_dim = a->family == ARCH_NEOX ? a->head_dim / 4 / 2 * 2 : a->head_dim;
-    a->head = spec->head;
-    DS_TRY(arch_check(a, "[actor] arch_*"));
-done:
-    return err;
-}
-
 static Err check_tokenizer(const Run *run, const ModelFile *file, const Arch *a, const char *path) {
     Err err = DS_OK;
     Tokenizer *tok = NULL;
@@ -98,7 +74,9 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
         if (!err) err = load_arch(file, spec->path, spec->head, &arch);
         if (!err) err = check_tokenizer(run, file, &arch, spec->path);
     } else {
-        err = new_arch(run, spec, &arch);
+        err = run->tok ? new_arch(run->p, spec->keys, tok_vocab_size(run->tok), spec->head, &arch)
+                       : err_set(DS_ERR_PARAMS,
+                                 "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
     }
     DS_TRY(agree_err(run->data, err));
     model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, (int)spec->keys->zero_stage,

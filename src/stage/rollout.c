@@ -161,6 +161,12 @@ void rollout_create_scorer(Scorer *s, const Model *reference, const Model *criti
     if (reward) acts_create(&s->reward_acts, reward->k, &reward->arch, reward->dt, false, false);
 }
 
+void rollout_reserve_scorer(Scorer *s, int64_t tokens) {
+    if (s->reference) acts_reserve(&s->reference_acts, tokens, tokens);
+    if (s->critic) acts_reserve(&s->critic_acts, tokens, tokens);
+    if (s->reward) acts_reserve(&s->reward_acts, tokens, tokens);
+}
+
 void rollout_destroy_scorer(Scorer *s) {
     acts_destroy(&s->reference_acts);
     acts_destroy(&s->critic_acts);

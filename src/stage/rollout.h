@@ -51,7 +51,8 @@ typedef struct {
 } Scorer;
 void rollout_create_scorer(Scorer *s, const Model *reference, const Model *critic, const Model *reward,
                            int64_t micro_tokens, double temperature); // Not collective
-void rollout_destroy_scorer(Scorer *s);                               // Not collective
+void rollout_reserve_scorer(Scorer *s, int64_t tokens); // room for micro-batches of so many. Not collective
+void rollout_destroy_scorer(Scorer *s);                 // Not collective
 
 // Fills logp_ref, values, score. Collective on run->data.
 void rollout_score(Run *run, Scorer *s, Rollout *r);

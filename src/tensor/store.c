@@ -1,9 +1,9 @@
 // store.c: addresses into the flat buffers.
 #include "tensor/store.h"
 
-void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only) {
+void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only, MemTag tag) {
     *s = (Store){.map = map, .k = k, .dtype = dtype, .owned_only = owned_only};
-    s->data = k->mem_create(store_bytes(s));
+    s->data = k->mem_create(store_bytes(s), tag);
 }
 
 void store_destroy(Store *s) {

@@ -15,7 +15,7 @@ typedef struct {
 } Store;
 
 // Zeroed. owned_only: shard_owned elements, else shard_total. Owner: caller, store_destroy.
-void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only);
+void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only, MemTag tag);
 void store_destroy(Store *s);
 
 // Address of element `offset` of a block: of the whole block, or, for an owned-only store, of the owner's part.

@@ -14,10 +14,11 @@ static int levels_of(int turns) {
 static void create_gradients(ZeroState *z) {
     const Layout *l = z->layout;
     const bool alone = l->lanes == 1; // one rank with one lane
-    if (alone || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false);
+    if (alone || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false, MEM_GRADIENTS);
     if (alone) return;
-    store_create(&z->sum, z->k, &z->grad_map, DS_F32, true);
-    for (int i = 0; i < levels_of(l->turns); i++) store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true);
+    store_create(&z->sum, z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
+    for (int i = 0; i < levels_of(l->turns); i++)
+        store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
 }
 
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
@@ -32,12 +33,12 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
                      .shard = parts ? group_rank(layout->zero) : 0};
     shard_create(&z->map, weights->blocks, weights->block_count, parts ? size : 1);
     shard_create(&z->grad_map, weights->blocks, weights->block_count, size);
-    store_create(&z->w, k, &z->map, dt, stage == 3);
+    store_create(&z->w, k, &z->map, dt, stage == 3, MEM_WEIGHTS);
     if (trained) {
         create_gradients(z);
-        if (dt != DS_F32) store_create(&z->master, k, &z->map, DS_F32, true);
-        store_create(&z->m, k, &z->map, DS_F32, true);
-        store_create(&z->v, k, &z->map, DS_F32, true);
+        if (dt != DS_F32) store_create(&z->master, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+        store_create(&z->m, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+        store_create(&z->v, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
     }
     z->work = zero_work_create(z);
 }

@@ -43,10 +43,12 @@ struct ZeroWork *zero_work_create(const ZeroState *z) {
     for (int p = 0; p < PLACES; p++) {
         work->place[p].block = -1;
         if (z->stage == 3)
-            work->place[p].data = z->k->mem_create((size_t)room(z, &z->map, p, false) * dtype_bytes(z->w.dtype));
+            work->place[p].data =
+                z->k->mem_create((size_t)room(z, &z->map, p, false) * dtype_bytes(z->w.dtype), MEM_COMM);
         if (z->trained && !z->g.data)
             work->grad[p] = p == PLACE_ODD ? work->grad[PLACE_EVEN]
-                                           : z->k->mem_create((size_t)room(z, &z->grad_map, p, true) * sizeof(float));
+                                           : z->k->mem_create((size_t)room(z, &z->grad_map, p, true) * sizeof(float),
+                                                              MEM_GRADIENTS);
     }
     return work;
 }
@@ -103,7 +105,7 @@ void zero_open(const ZeroState *z, int block, int next) {
 void zero_gather(const ZeroState *z) {
     struct ZeroWork *work = z->work;
     if (z->stage < 3 || work->all.data) return;
-    store_create(&work->all, z->k, &z->map, z->w.dtype, false);
+    store_create(&work->all, z->k, &z->map, z->w.dtype, false, MEM_COMM);
     for (int b = 0; b < z->map.blocks; b++) {
         CollPending pending = {0};
         start(z, b, store_at(&work->all, b, 0), &pending);

@@ -201,7 +201,7 @@ int main(int argc, char **argv) {
                      .minibatch = x.batch,
                      .micro_tokens = micro,
                      .seed = 1};
-    ppo_update_create(&x.update, &cfg, &x.actor, &x.critic, NULL, false);
+    ppo_update_create(&x.update, &cfg, &x.actor, &x.critic, NULL, false, false);
     total += report(&x, "ppo", run_ppo, all);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

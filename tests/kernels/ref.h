@@ -67,7 +67,7 @@ REF_INLINE int32_t *ref_ints(const json_t *c, const char *key) {
 
 // ---- device buffers ----
 REF_INLINE Dev *dev_floats(const Kernels *k, DType dt, const float *x, int64_t n) {
-    Dev *p = k->mem_create((size_t)n * dtype_bytes(dt));
+    Dev *p = k->mem_create((size_t)n * dtype_bytes(dt), MEM_WEIGHTS);
     uint16_t *h = mem_array(n, sizeof *h);
     for (int64_t i = 0; i < n; i++) h[i] = f32_to_bf16(x[i]);
     k->copy_in(p, dt == DS_F32 ? (const void *)x : h, (size_t)n * dtype_bytes(dt));
@@ -76,7 +76,7 @@ REF_INLINE Dev *dev_floats(const Kernels *k, DType dt, const float *x, int64_t n
 }
 
 REF_INLINE Dev *dev_ints(const Kernels *k, const int32_t *x, int64_t n) {
-    Dev *p = k->mem_create((size_t)n * sizeof *x);
+    Dev *p = k->mem_create((size_t)n * sizeof *x, MEM_WEIGHTS);
     k->copy_in(p, x, (size_t)n * sizeof *x);
     return p;
 }
@@ -95,7 +95,9 @@ REF_INLINE Dev *dev_ref_ints(const Kernels *k, const json_t *c, const char *key)
     return p;
 }
 
-REF_INLINE Dev *dev_new(const Kernels *k, DType dt, int64_t n) { return k->mem_create((size_t)n * dtype_bytes(dt)); }
+REF_INLINE Dev *dev_new(const Kernels *k, DType dt, int64_t n) {
+    return k->mem_create((size_t)n * dtype_bytes(dt), MEM_WEIGHTS);
+}
 
 // Normal numbers, the same for the same id; rounded to bf16 so that they mean the same in both dtypes.
 REF_INLINE float *rand_floats(int64_t n, double scale, uint64_t id) {

@@ -26,7 +26,7 @@ static void memory(void **state) {
     const Kernels *k = ref_open(2);
     static const size_t sizes[] = {0, 1, 63, 64, 100000, 3u << 20, 40000001};
     for (int i = 0; i < DS_COUNT(sizes); i++) {
-        Dev *a = k->mem_create(sizes[i]), *b = k->mem_create(sizes[i]);
+        Dev *a = k->mem_create(sizes[i], MEM_WEIGHTS), *b = k->mem_create(sizes[i], MEM_WEIGHTS);
         assert_non_null(a);
         assert_int_equal((uintptr_t)kernels_comm_ptr(a) % 64, 0);
         unsigned char *x = mem_alloc(sizes[i]), *y = mem_alloc(sizes[i]);
@@ -98,7 +98,7 @@ static int signal_of_child(const char *guard) {
         if (kernels_open("cpu", 1, &k) != DS_OK) _exit(3);
         const float one = 1.0f;
         float out = 0.0f;
-        Dev *p = k->mem_create(64);
+        Dev *p = k->mem_create(64, MEM_WEIGHTS);
         k->copy_in(p, &one, 4);
         k->scale(p, 3.0f, 16);
         k->copy_out(&out, p, 4);

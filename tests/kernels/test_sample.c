@@ -40,7 +40,7 @@ static int32_t plain_sample(const float *x, int64_t n, double u, double temperat
 
 static int32_t draw(const Kernels *k, const float *x, int64_t vocab, int64_t valid, float u, float temperature,
                     int64_t top_k, float top_p) {
-    Dev *px = dev_floats(k, DS_F32, x, vocab), *pu = dev_floats(k, DS_F32, &u, 1), *id = k->mem_create(4);
+    Dev *px = dev_floats(k, DS_F32, x, vocab), *pu = dev_floats(k, DS_F32, &u, 1), *id = k->mem_create(4, MEM_WEIGHTS);
     int32_t out = -1;
     k->sample(id, px, pu, 1, vocab, valid, temperature, top_k, top_p);
     k->copy_out(&out, id, 4);
@@ -105,7 +105,8 @@ static void distribution(void **state) {
     for (int b = 0; b < BINS; b++) x[b * 187 + 5] = logf((float)(b + 1)), total += (float)(b + 1);
     for (int b = 0; b < BINS; b++) want[b] = N * (b + 1) / (double)total;
     for (int i = 0; i < N; i++) u[i] = (float)rng_uniform(11, RNG_SAMPLE, 1, (uint64_t)i);
-    Dev *px = dev_new(k, DS_F32, 100 * VOCAB), *pu = dev_floats(k, DS_F32, u, N), *id = k->mem_create(N * 4);
+    Dev *px = dev_new(k, DS_F32, 100 * VOCAB), *pu = dev_floats(k, DS_F32, u, N),
+        *id = k->mem_create(N * 4, MEM_WEIGHTS);
     for (int r = 0; r < 100; r++) k->copy_in(dev_at(px, (size_t)r * VOCAB * 4), x, VOCAB * 4);
     for (int r = 0; r < N; r += 100)
         k->sample(dev_at(id, (size_t)r * 4), px, dev_at(pu, (size_t)r * 4), 100, VOCAB, VOCAB, 1.0f, 0, 1.0f);

@@ -32,7 +32,7 @@ static void allreduce(void **state) {
     for (int s = 0; s < DS_COUNT(sizes); s++) {
         const int64_t n = sizes[s];
         float *x = MEM_NEW(float, n);
-        Dev *d = kernels->mem_create((size_t)(n + 1) * sizeof *x);
+        Dev *d = kernels->mem_create((size_t)(n + 1) * sizeof *x, MEM_WEIGHTS);
         for (int64_t i = 0; i < n; i++) x[i] = element(group_rank(g), i);
         kernels->copy_in(d, x, (size_t)n * sizeof *x);
         coll_allreduce(g, kernels, d, n);
@@ -50,7 +50,7 @@ static void reduce_scatter_and_gather(void **state) {
     const Group *g = group_world();
     const int64_t part = 12345, n = part * group_size(g);
     float *x = MEM_NEW(float, n);
-    Dev *d = kernels->mem_create((size_t)n * sizeof *x);
+    Dev *d = kernels->mem_create((size_t)n * sizeof *x, MEM_WEIGHTS);
     for (int64_t i = 0; i < n; i++) x[i] = element(group_rank(g), i);
     kernels->copy_in(d, x, (size_t)n * sizeof *x);
     int64_t before = coll_bytes_sent();

@@ -1,0 +1,197 @@
+// plan.c: the plan for a person, and what to change where it does not fit.
+#include "plan/plan.h"
+
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "plan/plan_models.h"
+
+enum { GIB = 1 << 30 };
+
+// Figures of known machines, for one device: what a run can sustain, not what a data sheet promises.
+static const struct {
+    double memory_gib, flops, bandwidth, network;
+} machines[] = {[MACHINE_NONE] = {0, 0, 0, 0},
+                [MACHINE_H100] = {80, 4e14, 2.6e12, 4e10},
+                [MACHINE_A100] = {80, 1.5e14, 1.6e12, 2e10},
+                [MACHINE_CPU] = {24, 4e11, 2.5e10, 5e9}};
+
+static double this_memory_gib(void) { return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB; }
+
+// p with the machine's figures filled in. A shallow copy: its texts are views of p's.
+static Params with_machine(const Params *p) {
+    Params q = *p;
+    const MachinePreset preset = p->machine.preset;
+    struct {
+        const char *key;
+        double *value, known;
+    } figures[] = {{"machine.memory_gib", &q.machine.memory_gib, machines[preset].memory_gib},
+                   {"machine.flops", &q.machine.flops, machines[preset].flops},
+                   {"machine.bandwidth", &q.machine.bandwidth, machines[preset].bandwidth},
+                   {"machine.network", &q.machine.network, machines[preset].network}};
+    for (int i = 0; i < DS_COUNT(figures) && preset != MACHINE_NONE; i++)
+        if (!params_was_set(p, figures[i].key)) *figures[i].value = figures[i].known;
+    if (!(q.machine.memory_gib > 0)) q.machine.memory_gib = this_memory_gib();
+    return q;
+}
+
+static bool fits(const Params *p, const Plan *plan) { return (double)plan->total <= p->machine.memory_gib * GIB; }
+
+// ---- what to change ----
+
+static void for_each_model(Params *p, void (*set)(ModelParams *m)) {
+    ModelParams *const list[] = {&p->actor.common, &p->critic.common, &p->reference.common, &p->reward.common};
+    for (int i = 0; i < DS_COUNT(list); i++) set(list[i]);
+}
+
+static void set_zero3(ModelParams *m) { m->zero_stage = 3; }
+static void set_recompute(ModelParams *m) { m->recompute = RECOMPUTE_BLOCK; }
+static void set_bf16(ModelParams *m) { m->dtype = DS_BF16; }
+
+static void use_zero3(Params *p) { for_each_model(p, set_zero3); }
+static void use_recompute(Params *p) { for_each_model(p, set_recompute); }
+static void use_bf16(Params *p) { for_each_model(p, set_bf16); }
+static void use_small_micro(Params *p) {
+    p->sft.train.micro_tokens = p->rm.train.micro_tokens = p->ppo.train.micro_tokens = 1; // one sequence at a time
+}
+static void use_small_batch(Params *p) { p->generate.batch = ds_max(1, p->generate.batch / 4); }
+
+// Changes are tried one on top of the other, the cheapest in time first; then more ranks.
+static Err advise(const Params *p, int ranks, FILE *out) {
+    static const struct {
+        void (*change)(Params *p);
+        const char *words;
+    } steps[] = {{use_bf16, "dtype = bf16"},
+                 {use_zero3, "zero_stage = 3"},
+                 {use_recompute, "recompute = block"},
+                 {use_small_batch, "[generate] batch a quarter"},
+                 {use_small_micro, "micro_tokens = 1 (one sequence at a time)"}};
+    Err err = DS_OK;
+    Params q = *p;
+    Plan plan;
+    char words[256] = "";
+    size_t at = 0;
+    for (int i = 0; i < DS_COUNT(steps); i++) {
+        steps[i].change(&q);
+        at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", i ? ", " : "", steps[i].words);
+        DS_TRY(plan_make(&q, ranks, &plan));
+        if (!fits(p, &plan)) continue;
+        fprintf(out, "it would fit with %s in every model: %.2f GiB a rank\n", words, (double)plan.total / GIB);
+        goto done;
+    }
+    for (int more = 2 * ranks; more <= 64 * ranks && more <= 65536; more *= 2) {
+        q.layout.zero = q.layout.lanes = 0;
+        DS_TRY(plan_make(&q, more, &plan));
+        if (!fits(p, &plan)) continue;
+        fprintf(out, "it would fit on %d ranks with %s in every model: %.2f GiB a rank\n", more, words,
+                (double)plan.total / GIB);
+        goto done;
+    }
+    fprintf(out,
+            "no number of ranks up to 64 times as many makes it fit: a single layer or the embedding is too large\n");
+done:
+    return err;
+}
+
+// The largest micro_tokens of all stages, a power of two, with which it still fits.
+static Err largest_micro(const Params *p, int ranks, int64_t *micro) {
+    Err err = DS_OK;
+    Plan plan;
+    Params q = *p;
+    *micro = 0;
+    for (int64_t n = 256; n <= 1 << 22; n *= 2) {
+        q.sft.train.micro_tokens = q.rm.train.micro_tokens = q.ppo.train.micro_tokens = n;
+        DS_TRY(plan_make(&q, ranks, &plan));
+        if (!fits(p, &plan)) break;
+        *micro = n;
+    }
+done:
+    return err;
+}
+
+// ---- printing ----
+
+static const char *const phase_names[] = {"sft", "rm", "ppo"};
+
+static Err print_models(const Params *p, FILE *out) {
+    Err err = DS_OK;
+    PlanModels m;
+    DS_TRY(plan_models_find(p, &m));
+    for (int i = 0; i < ROLES; i++) {
+        char *words = arch_describe(&m.model[i].arch);
+        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s\n", m.model[i].name, words, dtype_name(m.model[i].keys->dtype),
+                (long long)m.model[i].keys->zero_stage,
+                m.model[i].keys->recompute == RECOMPUTE_BLOCK ? ", recompute" : "", m.model[i].source);
+        mem_free(words);
+    }
+    if (!m.data_known) fprintf(out, "  data       not there: samples of max_prompt + max_answer tokens are assumed\n");
+done:
+    plan_models_free(&m);
+    return err;
+}
+
+static void print_row(FILE *out, const char *name, const int64_t bytes[MEM_TAGS], int64_t total) {
+    fprintf(out, "  %-10s", name);
+    for (int tag = 0; tag < MEM_TAGS; tag++) fprintf(out, " %15lld", (long long)bytes[tag]);
+    fprintf(out, " %15lld  %9.3f GiB\n", (long long)total, (double)total / GIB);
+}
+
+static void print_memory(const Params *p, const Plan *plan, FILE *out) {
+    fprintf(out, "memory of a rank, bytes\n  %-10s", "phase");
+    for (int tag = 0; tag < MEM_TAGS; tag++) fprintf(out, " %15s", kernels_mem_name((MemTag)tag));
+    fprintf(out, " %15s\n", "total");
+    for (int phase = 0; phase < PLAN_PHASES; phase++)
+        if (p->job.stages >> phase & 1)
+            print_row(out, phase_names[phase], plan->phase[phase].bytes, plan->phase[phase].total);
+    print_row(out, "most", plan->need, plan->total);
+}
+
+static void print_steps(const Params *p, const Plan *plan, FILE *out) {
+    fprintf(out, "one step (ppo: one iteration)\n");
+    for (int phase = 0; phase < PLAN_PHASES; phase++) {
+        const PhasePlan *x = &plan->phase[phase];
+        if (!(p->job.stages >> phase & 1)) continue;
+        fprintf(out, "  %-10s a rank sends %.4g GiB by reduce-scatter, %.4g GiB by all-gather%s (%lld micro-batches);",
+                phase_names[phase], x->sent[0] / GIB, x->sent[1] / GIB, phase == PLAN_PPO ? " a minibatch" : "",
+                (long long)x->turns);
+        fprintf(out, " checkpoint %.4g GiB in all\n", (double)x->checkpoint / GIB);
+        if (phase == PLAN_PPO)
+            fprintf(out,
+                    "  %-10s %.3g Tflop a rank; about %.3g s: generate %.3g, score %.3g, train %.3g, travel %.3g\n", "",
+                    (x->flops[0] + x->flops[1] + x->flops[2]) / 1e12,
+                    x->seconds[0] + x->seconds[1] + x->seconds[2] + x->travel, x->seconds[0], x->seconds[1],
+                    x->seconds[2], x->travel);
+        else
+            fprintf(out, "  %-10s %.3g Tflop a rank; about %.3g s, of which travel %.3g\n", "", x->flops[2] / 1e12,
+                    x->seconds[2] + x->travel, x->travel);
+    }
+}
+
+Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
+    Err err = DS_OK;
+    Plan plan;
+    int64_t micro;
+    const Params q = with_machine(given), *p = &q;
+    DS_TRY(plan_make(p, ranks, &plan));
+    fprintf(out, "plan: %s on %d ranks: zero groups of %lld, %lld lanes\n", p->path, ranks,
+            (long long)(p->layout.zero ? p->layout.zero : ranks),
+            (long long)(p->layout.lanes ? p->layout.lanes : ranks));
+    DS_TRY(print_models(p, out));
+    print_memory(p, &plan, out);
+    print_steps(p, &plan, out);
+    fprintf(
+        out,
+        "machine: %.4g GiB, %.3g flop/s, %.3g B/s memory, %.3g B/s network a rank; times are estimates from these\n",
+        p->machine.memory_gib, p->machine.flops, p->machine.bandwidth, p->machine.network);
+    *good = fits(p, &plan);
+    if (*good) {
+        DS_TRY(largest_micro(p, ranks, &micro));
+        fprintf(out, "it fits: %.2f of %.4g GiB; so does micro_tokens = %lld in all stages\n", (double)plan.total / GIB,
+                p->machine.memory_gib, (long long)micro);
+    } else {
+        fprintf(out, "it does not fit: %.2f GiB needed, %.4g there\n", (double)plan.total / GIB, p->machine.memory_gib);
+        DS_TRY(advise(p, ranks, out));
+    }
+done:
+    return err;
+}

@@ -1,0 +1,36 @@
+// plan.h: what a job will need, before it is submitted: memory by purpose and phase, traffic, arithmetic, time. Nothing
+// is computed and no memory is taken: the objects of each phase are made on the dry backend, with ranks that are not
+// there, by the functions that a run uses, so that the figures are a run's own. Not collective.
+#ifndef DS_PLAN_H
+#define DS_PLAN_H
+
+#include <stdio.h>
+
+#include "kernels/kernels.h"
+#include "params/params.h"
+
+typedef enum { PLAN_SFT, PLAN_RM, PLAN_PPO, PLAN_PHASES } PlanPhase;
+
+// Of one rank.
+typedef struct {
+    int64_t bytes[MEM_TAGS], total; // the most at any time; total: of the sum
+    double sent[2];     // bytes of reduce-scatters and all-gathers of one step (ppo: of one minibatch's two models)
+    int64_t turns;      // micro-batches of one step
+    int64_t checkpoint; // bytes of a checkpoint, all ranks together
+    double flops[3], seconds[3]; // of one step; ppo, one iteration: generate, score, train
+    double travel;               // seconds of the step's traffic
+} PhasePlan;
+
+typedef struct {
+    PhasePlan phase[PLAN_PHASES];
+    int64_t need[MEM_TAGS], total; // the most over the phases
+} Plan;
+
+// The plan of p on `ranks` ranks. DS_ERR_PARAMS: a layout that cannot be, a model whose shape nobody tells;
+// DS_ERR_DATA, DS_ERR_IO: a file that is there and cannot be read.
+Err plan_make(const Params *p, int ranks, Plan *plan);
+
+// Makes and prints it for a person. *fits: into [machine] memory. If not, what to change is printed.
+Err plan_print(const Params *p, int ranks, FILE *out, bool *fits);
+
+#endif

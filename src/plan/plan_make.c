@@ -1,0 +1,202 @@
+// plan_make.c: the phases of a job, dry.
+#include <math.h>
+
+#include "base/mem.h"
+#include "comm/coll.h"
+#include "gen/kvcache.h"
+#include "gen/decode.h"
+#include "model/model.h"
+#include "optim/optim.h"
+#include "plan/plan.h"
+#include "plan/plan_models.h"
+
+// What a phase has made: models with their state, activations, a generator.
+typedef struct {
+    const Params *p;
+    const PlanModels *all;
+    Layout layout;
+    PhasePlan *out;
+    Model model[ROLES];
+    Optim optim[ROLES];
+    Acts acts[8];
+    int n_acts;
+    Gen *gen;
+} Dry;
+
+static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
+    const PlanModel *x = &d->all->model[role];
+    const OptimCfg cfg = {0};
+    model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, (int)x->keys->zero_stage,
+                 trained);
+    if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
+}
+
+static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens) {
+    const PlanModel *x = &d->all->model[role];
+    Acts *a = &d->acts[d->n_acts++];
+    acts_create(a, &kernels_dry, &d->model[role].arch, x->keys->dtype, keep,
+                keep && x->keys->recompute == RECOMPUTE_BLOCK);
+    acts_reserve(a, tokens, tokens);
+}
+
+// The calls of one micro-batch to the room zero, as model.c and head.c make them.
+static void dry_turn(ZeroState *z) {
+    const int head = z->map.blocks - 1;
+    for (int b = 0; b < head; b++) zero_open(z, b, b + 1);
+    zero_open(z, head, -1);
+    zero_open(z, 0, -1);
+    zero_grad_open(z, 0);
+    zero_grad_open(z, head);
+    zero_grad_close(z, head);
+    for (int b = head - 1; b > 0; b--) {
+        zero_open(z, b, b - 1);
+        zero_grad_open(z, b);
+        zero_grad_close(z, b);
+    }
+    zero_grad_close(z, 0);
+}
+
+// One optimizer step of a model: what it sends.
+static void dry_step(Dry *d, PlanRole role, int64_t turns) {
+    ZeroState *z = &d->model[role].zero;
+    const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
+    zero_step_begin(z);
+    for (int64_t t = 0; t < turns; t++) dry_turn(z);
+    zero_grad_finish(z);
+    zero_weights_changed(z);
+    d->out->sent[0] += (double)(coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before[0]);
+    d->out->sent[1] += (double)(coll_bytes_sent_as(COLL_ALLGATHER) - before[1]);
+}
+
+// Micro-batches of one step on a rank: lanes in turn, each with enough for its share of the tokens.
+static int64_t turns_of(const Dry *d, double step_tokens, int64_t micro_tokens) {
+    const double lane = step_tokens / d->layout.lanes;
+    return d->layout.turns * ds_max(1, (int64_t)(lane / (double)micro_tokens + 0.999));
+}
+
+static int64_t checkpoint_bytes(const Dry *d, PlanRole role) {
+    if (!d->optim[role].z) return 0;
+    return arch_param_count(&d->model[role].arch) * (int64_t)sizeof(float) * (d->optim[role].ema.data ? 4 : 3);
+}
+
+// Forward FLOP of `tokens` tokens in sequences of `length`: products with the weights, and attention's.
+static double forward_flops(const Arch *a, double tokens, double length) {
+    return 2 * (double)arch_param_count(a) * tokens +
+           2 * (double)(a->layers * a->heads * a->head_dim) * length * tokens;
+}
+
+static double train_flops(const PlanModel *x, double tokens, double length) {
+    return forward_flops(&x->arch, tokens, length) * (x->keys->recompute == RECOMPUTE_BLOCK ? 4 : 3);
+}
+
+// Takes the accounts and gives everything back.
+static void close_phase(Dry *d) {
+    PhasePlan *x = d->out;
+    for (int tag = 0; tag < MEM_TAGS; tag++) {
+        x->bytes[tag] = kernels_mem_peak((MemTag)tag);
+        x->total += x->bytes[tag];
+    }
+    for (int r = 0; r < ROLES; r++) x->checkpoint += checkpoint_bytes(d, (PlanRole)r);
+    gen_destroy(&d->gen);
+    for (int i = 0; i < d->n_acts; i++) acts_destroy(&d->acts[i]);
+    for (int r = 0; r < ROLES; r++) {
+        if (d->optim[r].z) optim_destroy(&d->optim[r]);
+        model_destroy(&d->model[r]);
+    }
+    d->n_acts = 0;
+    kernels_mem_forget();
+}
+
+static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t longest, double tokens, bool pairs) {
+    const PlanModel *x = &d->all->model[role];
+    const double all = tokens * (double)t->global_batch;
+    add_model(d, role, true, false);
+    add_acts(d, role, true, ds_max(t->micro_tokens, longest));
+    d->out->turns = turns_of(d, all, t->micro_tokens);
+    dry_step(d, role, d->out->turns);
+    d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / group_size(d->layout.data);
+    close_phase(d);
+}
+
+static void plan_ppo_cost(Dry *d, int64_t answers, double ranks) {
+    const Params *p = d->p;
+    const PlanModel *m = d->all->model;
+    const double prompt = (double)p->generate.max_prompt, answer = (double)p->generate.max_answer,
+                 length = prompt + answer;
+    const double all = (double)answers * length, mine = (double)ds_ceil_div(answers, (int64_t)ranks);
+    const double passes = answer * (double)ds_ceil_div((int64_t)mine, p->generate.batch);
+    const bool has_reward = p->ppo.reward_source == REWARD_MODEL;
+    d->out->flops[0] = forward_flops(&m[ROLE_ACTOR].arch, all, length) / ranks;
+    d->out->flops[1] =
+        (forward_flops(&m[ROLE_REFERENCE].arch, all, length) + forward_flops(&m[ROLE_CRITIC].arch, all, length) +
+         (has_reward ? forward_flops(&m[ROLE_REWARD].arch, all, length) : 0)) /
+        ranks;
+    d->out->flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
+                       (double)p->ppo.ppo_epochs / ranks;
+    // A pass over the running sequences reads every weight.
+    d->out->seconds[0] = passes * (double)arch_param_count(&m[ROLE_ACTOR].arch) *
+                         (double)dtype_bytes(m[ROLE_ACTOR].keys->dtype) / p->machine.bandwidth;
+}
+
+static void plan_ppo(Dry *d) {
+    const Params *p = d->p;
+    const int ranks = group_size(d->layout.data);
+    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt;
+    const int64_t longest = p->generate.max_prompt + p->generate.max_answer, micro = p->ppo.train.micro_tokens,
+                  room = ds_max(micro, longest);
+    const bool has_reward = p->ppo.reward_source == REWARD_MODEL;
+    add_model(d, ROLE_ACTOR, true, p->ppo.ema);
+    add_model(d, ROLE_CRITIC, true, false);
+    add_model(d, ROLE_REFERENCE, false, false);
+    if (has_reward) add_model(d, ROLE_REWARD, false, false);
+    add_acts(d, ROLE_ACTOR, true, p->ppo.ptx_coef > 0 ? ds_max(room, d->all->longest[2]) : room);
+    add_acts(d, ROLE_CRITIC, true, room);
+    add_acts(d, ROLE_REFERENCE, false, room);
+    add_acts(d, ROLE_CRITIC, false, room);
+    if (has_reward) add_acts(d, ROLE_REWARD, false, room);
+    d->gen = gen_create(&d->model[ROLE_ACTOR], ds_min(p->generate.batch, ds_ceil_div(answers, ranks)), longest, micro,
+                        p->generate.kv_block);
+    gen_reserve(d->gen, p->generate.max_prompt);
+    zero_gather(&d->model[ROLE_ACTOR].zero);
+    zero_release(&d->model[ROLE_ACTOR].zero);
+    d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
+    dry_step(d, ROLE_ACTOR, d->out->turns);
+    dry_step(d, ROLE_CRITIC, d->out->turns);
+    plan_ppo_cost(d, answers, ranks);
+    close_phase(d);
+}
+
+static void set_seconds(PhasePlan *x, const Params *p, double steps) {
+    for (int i = 0; i < 3; i++) x->seconds[i] = fmax(x->seconds[i], x->flops[i] / p->machine.flops);
+    x->travel = steps * (x->sent[0] + x->sent[1]) / p->machine.network;
+}
+
+Err plan_make(const Params *p, int ranks, Plan *plan) {
+    Err err = DS_OK;
+    PlanModels models = {0};
+    Dry d = {.p = p, .all = &models};
+    *plan = (Plan){0};
+    DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
+    DS_TRY(layout_check(ranks, p->layout.zero, p->layout.lanes));
+    DS_TRY(plan_models_find(p, &models));
+    layout_create_dry(&d.layout, ranks, (int)p->layout.zero, (int)p->layout.lanes);
+    kernels_mem_forget();
+    for (int phase = 0; phase < PLAN_PHASES; phase++) {
+        d.out = &plan->phase[phase];
+        if (!(p->job.stages >> phase & 1)) continue;
+        if (phase == PLAN_SFT)
+            plan_supervised(&d, ROLE_ACTOR, &p->sft.train, models.longest[0], models.sft_tokens, false);
+        else if (phase == PLAN_RM)
+            plan_supervised(&d, ROLE_REWARD, &p->rm.train, models.longest[1], models.rm_tokens, true);
+        else plan_ppo(&d);
+        const double answers = (double)(p->ppo.rollout_batch * p->ppo.samples_per_prompt);
+        set_seconds(d.out, p,
+                    phase == PLAN_PPO ? (double)p->ppo.ppo_epochs * answers / (double)p->ppo.train.global_batch : 1);
+        for (int tag = 0; tag < MEM_TAGS; tag++) plan->need[tag] = ds_max(plan->need[tag], d.out->bytes[tag]);
+        plan->total = ds_max(plan->total, d.out->total);
+    }
+    layout_destroy(&d.layout);
+done:
+    plan_models_free(&models);
+    return err;
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# plan.sh: --plan foretells the memory of a rank, by purpose, to the byte; what does not fit is said with exit code 1 and what to change; it needs no
+# MPI, no model and no memory.
+set -u
+. tests/restart/tiny.inc
+tiny_setup || { echo "FAIL plan_setup: $(tail -n 1 "$tiny_data/build.log")"; exit 1; }
+bad=0
+ok() { echo "ok plan_$1"; }
+fail() { echo "FAIL plan_$1: $2"; bad=1; }
+here=build/tmp/plan
+rm -rf "$here" && mkdir -p "$here"
+short="sft.max_steps=2 rm.max_steps=2 ppo.max_steps=1"
+
+# ranks, keys
+while read -r name ranks keys; do
+    out=$here/$name
+    if ! run "$out" "$ranks" $short $keys </dev/null; then fail "$name" "$(tail -n 1 "$out.log")"; continue; fi
+    if ! ./dschat --plan "$tiny_params" --ranks "$ranks" $short $keys >"$out.plan"; then fail "$name" "no plan: $(tail -n 1 "$out.plan")"; continue; fi
+    for tag in weights gradients optimizer activations kv communication; do
+        echo "$tag $(sed -n "s/.*\"memory.$tag\": \([0-9.e+]*\).*/\1/p" "$out/summary.json")"
+    done >"$out.measured"
+    awk '$1 == "phase" { for (i = 2; i <= 7; i++) name[i] = $i } $1 == "most" { for (i = 2; i <= 7; i++) print name[i], $i }' "$out.plan" |
+        paste "$out.measured" - | awk -v name="$name" '
+            { if ($1 != $3) { print "FAIL plan_" name ": " $1 " against " $3; bad = 1 } measured[NR] = $2; plan[NR] = $4; tag[NR] = $1; n++ }
+            END { for (i = 1; i <= n; i++) { d = plan[i] - measured[i]; if (d < 0) d = -d
+                      if (d != 0) { bad = 1; printf "FAIL plan_%s: %s: planned %d, measured %d bytes\n", name, tag[i], plan[i], measured[i] } }
+                  if (n != 6) { print "FAIL plan_" name ": no figures"; bad = 1 }
+                  if (!bad) printf "ok plan_%s\n", name; exit bad }' || bad=1
+done <<'CASES'
+one_rank 1 actor.zero_stage=0 critic.zero_stage=0
+two_ranks 2 actor.zero_stage=1 critic.zero_stage=2
+lanes 2 layout.lanes=8 actor.zero_stage=2 critic.zero_stage=1 ppo.ema=no
+stage_3 4 actor.zero_stage=3 critic.zero_stage=3 reference.zero_stage=3 reward.zero_stage=3 layout.zero=2 actor.recompute=block
+half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
+CASES
+
+# Shapes of published models, without a file of them.
+plan() { ./dschat --plan "$here/big.in" "$@" >"$here/big.txt" 2>&1; }
+cat >"$here/big.in" <<'PARAMS'
+[actor]
+arch = opt-13b
+dtype = bf16
+[critic]
+arch = opt-350m
+[reward]
+arch = opt-350m
+[machine]
+preset = a100-80g
+PARAMS
+plan --ranks 1
+[ $? = 1 ] && grep -q "it does not fit" "$here/big.txt" && grep -q "would fit" "$here/big.txt" && ok too_large || fail too_large "$(tail -n 2 "$here/big.txt")"
+plan --ranks 16 actor.zero_stage=3 reference.zero_stage=3 actor.recompute=block reference.dtype=bf16
+[ $? = 0 ] && grep -q "it fits" "$here/big.txt" && ok fits || fail fits "$(tail -n 2 "$here/big.txt")"
+plan --ranks 6 layout.zero=4
+[ $? = 2 ] && grep -q "nearest is" "$here/big.txt" && ok refused || fail refused "$(tail -n 1 "$here/big.txt")"
+plan --ranks 4 actor.arch=opt-13
+[ $? = 2 ] && grep -q "did you mean opt-13b" "$here/big.txt" && ok unknown_shape || fail unknown_shape "$(tail -n 1 "$here/big.txt")"
+plan --ranks x
+[ $? = 2 ] && ok usage || fail usage "$(tail -n 1 "$here/big.txt")"
+exit $bad
