@@ -2,6 +2,7 @@
 #include "gen/decode.h"
 
 #include "base/mem.h"
+#include "comm/coll.h"
 #include "gen/sampler.h"
 
 struct Gen {
@@ -15,6 +16,7 @@ struct Gen {
     int64_t *seq_slot; // [slots] slot of each sequence of the pass
     int32_t *first, *rows, *ids;
     float *u, *logp;
+    const Group *together; // view
 };
 
 Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block) {
@@ -122,12 +124,30 @@ void gen_reserve(Gen *g, int64_t max_prompt) {
     acts_reserve(&g->acts, ds_max(g->prefill_tokens, max_prompt) + g->slots, g->slots);
 }
 
+void gen_together(Gen *g, const Group *together) { g->together = together; }
+
 const Model *gen_model(const Gen *g) { return g->m; }
+
+// Whether this rank, or one that it goes together with, has sequences left.
+static bool anyone_has(const Gen *g, int64_t left) {
+    if (g->together) coll_max_i64(g->together, &left, 1);
+    return left > 0;
+}
+
+static void empty_pass(Gen *g, const GenCfg *cfg) {
+    batch_empty(&g->batch);
+    model_fwd(g->m, &g->acts, &g->batch, 0, NULL);
+    head_lm_sample(g->m, &g->acts, g->rows, 0, &cfg->sample, g->u, g->ids, g->logp);
+}
 
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user) {
     int64_t next = 0, left = n;
     for (int64_t i = 0; i < n; i++) req[i].n = 0, req[i].stop = GEN_STOP_NONE;
-    while (left > 0) {
+    while (anyone_has(g, left)) {
+        if (left == 0) {
+            empty_pass(g, cfg);
+            continue;
+        }
         next = admit(g, req, n, next);
         build_pass(g, cfg, req);
         kvcache_select(&g->pool, g->seq_slot, g->batch.n_seq);

@@ -46,6 +46,9 @@ typedef bool (*GenTold)(void *user, const GenRequest *r);
 Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block);
 // Makes room for every pass with prompts of at most max_prompt tokens; else room grows with what comes.
 void gen_reserve(Gen *g, int64_t max_prompt);
+// The weights will not be whole in gen_run: the ranks of `together` make every pass together, those that have nothing
+// left to do an empty one. NULL: each for itself. After this gen_run is collective on it.
+void gen_together(Gen *g, const Group *together);
 void gen_destroy(Gen **g);
 const Model *gen_model(const Gen *g);
 

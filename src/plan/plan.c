@@ -51,6 +51,7 @@ static void set_bf16(ModelParams *m) { m->dtype = DS_BF16; }
 static void use_zero3(Params *p) { for_each_model(p, set_zero3); }
 static void use_recompute(Params *p) { for_each_model(p, set_recompute); }
 static void use_bf16(Params *p) { for_each_model(p, set_bf16); }
+static void use_gather_block(Params *p) { p->generate.gather = GATHER_BLOCK; }
 static void use_small_micro(Params *p) {
     p->sft.train.micro_tokens = p->rm.train.micro_tokens = p->ppo.train.micro_tokens = 1; // one sequence at a time
 }
@@ -64,6 +65,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
     } steps[] = {{use_bf16, "dtype = bf16"},
                  {use_zero3, "zero_stage = 3"},
                  {use_recompute, "recompute = block"},
+                 {use_gather_block, "[generate] gather = block"},
                  {use_small_batch, "[generate] batch a quarter"},
                  {use_small_micro, "micro_tokens = 1 (one sequence at a time)"}};
     Err err = DS_OK;
@@ -76,19 +78,19 @@ static Err advise(const Params *p, int ranks, FILE *out) {
         at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", i ? ", " : "", steps[i].words);
         DS_TRY(plan_make(&q, ranks, &plan));
         if (!fits(p, &plan)) continue;
-        fprintf(out, "it would fit with %s in every model: %.2f GiB a rank\n", words, (double)plan.total / GIB);
+        fprintf(out, "it would fit with, in every model or stage, %s: %.2f GiB a rank\n", words, (double)plan.total / GIB);
         goto done;
     }
     for (int more = 2 * ranks; more <= 64 * ranks && more <= 65536; more *= 2) {
         q.layout.zero = q.layout.lanes = 0;
         DS_TRY(plan_make(&q, more, &plan));
         if (!fits(p, &plan)) continue;
-        fprintf(out, "it would fit on %d ranks with %s in every model: %.2f GiB a rank\n", more, words,
+        fprintf(out, "it would fit on %d ranks with, in every model or stage, %s: %.2f GiB a rank\n", more, words,
                 (double)plan.total / GIB);
         goto done;
     }
     fprintf(out,
-            "no number of ranks up to 64 times as many makes it fit: a single layer or the embedding is too large\n");
+            "up to 64 times as many ranks do not make it fit, even with %s\n", words);
 done:
     return err;
 }

@@ -133,9 +133,11 @@ static void plan_ppo_cost(Dry *d, int64_t answers, double ranks) {
         ranks;
     d->out->flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
                        (double)p->ppo.ppo_epochs / ranks;
-    // A pass over the running sequences reads every weight.
-    d->out->seconds[0] = passes * (double)arch_param_count(&m[ROLE_ACTOR].arch) *
-                         (double)dtype_bytes(m[ROLE_ACTOR].keys->dtype) / p->machine.bandwidth;
+    // A pass over the running sequences reads every weight, which may have to travel first.
+    const double bytes = (double)arch_param_count(&m[ROLE_ACTOR].arch) * (double)dtype_bytes(m[ROLE_ACTOR].keys->dtype);
+    const bool parts = m[ROLE_ACTOR].keys->zero_stage == 3;
+    d->out->seconds[0] = passes * bytes / p->machine.bandwidth;
+    if (parts) d->out->seconds[0] += (p->generate.gather == GATHER_BLOCK ? passes : 1) * bytes / p->machine.network;
 }
 
 static void plan_ppo(Dry *d) {
@@ -157,7 +159,7 @@ static void plan_ppo(Dry *d) {
     d->gen = gen_create(&d->model[ROLE_ACTOR], ds_min(p->generate.batch, ds_ceil_div(answers, ranks)), longest, micro,
                         p->generate.kv_block);
     gen_reserve(d->gen, p->generate.max_prompt);
-    zero_gather(&d->model[ROLE_ACTOR].zero);
+    if (p->generate.gather == GATHER_WHOLE) zero_gather(&d->model[ROLE_ACTOR].zero);
     zero_release(&d->model[ROLE_ACTOR].zero);
     d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
     dry_step(d, ROLE_ACTOR, d->out->turns);

@@ -200,6 +200,7 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     const int64_t longest = p->generate.max_prompt + p->generate.max_answer,
                   room = ds_max(p->ppo.train.micro_tokens, longest);
     gen_reserve(s->gen, p->generate.max_prompt);
+    if (p->generate.gather == GATHER_BLOCK && s->actor.model.zero.stage == 3) gen_together(s->gen, run->layout.zero);
     rollout_reserve_scorer(&s->scorer, room);
     acts_reserve(&s->update.actor_acts, s->update.ptx ? ds_max(room, feed_room(&s->ptx)) : room, room);
     acts_reserve(&s->update.critic_acts, room, room);

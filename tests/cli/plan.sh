@@ -31,6 +31,7 @@ one_rank 1 actor.zero_stage=0 critic.zero_stage=0
 two_ranks 2 actor.zero_stage=1 critic.zero_stage=2
 lanes 2 layout.lanes=8 actor.zero_stage=2 critic.zero_stage=1 ppo.ema=no
 stage_3 4 actor.zero_stage=3 critic.zero_stage=3 reference.zero_stage=3 reward.zero_stage=3 layout.zero=2 actor.recompute=block
+blocks 2 actor.zero_stage=3 generate.gather=block
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
 CASES
 
@@ -57,4 +58,12 @@ plan --ranks 4 actor.arch=opt-13
 [ $? = 2 ] && grep -q "did you mean opt-13b" "$here/big.txt" && ok unknown_shape || fail unknown_shape "$(tail -n 1 "$here/big.txt")"
 plan --ranks x
 [ $? = 2 ] && ok usage || fail usage "$(tail -n 1 "$here/big.txt")"
+
+# The shipped params files fit on the ranks that they name, and their jobs ask for as many.
+for file in inputs/rlhf-*.in; do
+    name=$(basename "$file" .in) ranks=$(sed -n '1s/.*planned for \([0-9]*\) ranks.*/\1/p' "$file") job=jobs/$(basename "$file" .in).slurm
+    if ! ./dschat --plan "$file" --ranks "$ranks" >"$here/$name.txt" 2>&1; then fail "$name" "$(tail -n 2 "$here/$name.txt" | head -n 1)"
+    elif [ -e "$job" ] && [ $((8 * $(sed -n 's/#SBATCH --nodes=//p' "$job"))) != "$ranks" ]; then fail "$name" "$job asks for other ranks"
+    else ok "$name"; fi
+done
 exit $bad

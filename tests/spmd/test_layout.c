@@ -73,7 +73,6 @@ static void backward(Model *m, const Layout *l, int64_t micro, bool recompute) {
             head_lm_train(m, &a, rows, targets, n, 1, mean_nll, &count);
             model_bwd(m, &a);
         }
-    zero_grad_finish(&m->zero);
     acts_destroy(&a);
     batch_free(&b);
 }
@@ -87,6 +86,7 @@ static float *gradient(const Group *g, int64_t micro, int64_t *n) {
     model_create(&m, kernels, &arch, DS_F32, &layout, 0, true);
     model_init_random(&m, 5, -1);
     backward(&m, &layout, micro, false);
+    zero_grad_finish(&m.zero);
     *n = arch_param_count(&arch);
     float *x = MEM_NEW(float, *n);
     int64_t at = 0;
@@ -201,6 +201,39 @@ static void same_weights(void **state) {
     group_destroy(&alone);
 }
 
+// What one step with one micro-batch sends, by kind, is what theory says: with P elements after padding and d ranks,
+// stages 0 to 2 send P (d - 1) / d twice; stage 3 also gathers every layer but the last two again for the backward
+// pass.
+static void sent_bytes(void **state) {
+    (void)state;
+    const int d = group_size(group_world());
+    Arch arch = tiny_arch();
+    arch.layers = 5;
+    for (int stage = 0; stage < 4 && d > 1; stage++) {
+        Model m;
+        Optim o;
+        const OptimCfg cfg = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .sched = {.form = SCHED_CONSTANT, .lr = 1e-2}};
+        model_create(&m, kernels, &arch, DS_BF16, &world, stage, true);
+        model_init_random(&m, 5, -1);
+        optim_create(&o, &m.zero, &cfg, -1);
+        const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
+        optim_begin(&o);
+        backward(&m, &world, SEQUENCES, false);
+        optim_reduce(&o);
+        optim_apply(&o);
+        const int64_t reduced = coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before[0],
+                      gathered = coll_bytes_sent_as(COLL_ALLGATHER) - before[1],
+                      all = shard_total(&m.zero.grad_map) / d * (d - 1);
+        int64_t again = 0; // layers 3, 2, 1
+        for (int b = 1; b <= 3; b++) again += m.zero.grad_map.part[b] * (d - 1);
+        assert_int_equal(reduced, all * 4);
+        if (stage == 0) assert_int_equal(gathered, all * 4);
+        else assert_int_equal(gathered, (all + (stage == 3 ? again : 0)) * 2);
+        optim_destroy(&o);
+        model_destroy(&m);
+    }
+}
+
 // ---- generation ----
 
 enum { PROMPTS = 33, NEW = 12 };
@@ -283,7 +316,7 @@ int main(void) {
     layout_create(&world, group_world(), 0, 0);
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(gradient_layouts), cmocka_unit_test(same_weights),
-                                       cmocka_unit_test(same_answers)};
+                                       cmocka_unit_test(sent_bytes), cmocka_unit_test(same_answers)};
     int failed = cmocka_run_group_tests_name("layout", tests, NULL, NULL);
     layout_destroy(&world);
     world_finalize();
