@@ -78,7 +78,8 @@ static Err advise(const Params *p, int ranks, FILE *out) {
         at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", i ? ", " : "", steps[i].words);
         DS_TRY(plan_make(&q, ranks, &plan));
         if (!fits(p, &plan)) continue;
-        fprintf(out, "it would fit with, in every model or stage, %s: %.2f GiB a rank\n", words, (double)plan.total / GIB);
+        fprintf(out, "it would fit with, in every model or stage, %s: %.2f GiB a rank\n", words,
+                (double)plan.total / GIB);
         goto done;
     }
     for (int more = 2 * ranks; more <= 64 * ranks && more <= 65536; more *= 2) {
@@ -89,8 +90,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
                 (double)plan.total / GIB);
         goto done;
     }
-    fprintf(out,
-            "up to 64 times as many ranks do not make it fit, even with %s\n", words);
+    fprintf(out, "up to 64 times as many ranks do not make it fit, even with %s\n", words);
 done:
     return err;
 }
