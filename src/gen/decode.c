@@ -19,7 +19,8 @@ struct Gen {
     const Group *together; // view
 };
 
-Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block) {
+Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block,
+                Workspace *shared) {
     Gen *g = MEM_NEW(Gen, 1);
     *g = (Gen){.m = m,
                .slots = slots,
@@ -32,8 +33,11 @@ Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefi
                .ids = MEM_NEW(int32_t, slots),
                .u = MEM_NEW(float, slots),
                .logp = MEM_NEW(float, slots)};
-    kvcache_create(&g->pool, m, slots, max_tokens, kv_block);
+    kvcache_create(&g->pool, m, slots, max_tokens, kv_block, shared);
     acts_create(&g->acts, m->k, &m->arch, m->dt, false, false);
+    if (shared)
+        acts_share(&g->acts, shared,
+                   (size_t)ds_round_up((int64_t)kvcache_bytes(&m->arch, m->dt, slots, max_tokens, kv_block), 64));
     acts_reserve(&g->acts, prefill_tokens + slots, slots);
     for (int64_t s = 0; s < slots; s++) g->running[s] = -1;
     return g;
@@ -143,6 +147,7 @@ static void empty_pass(Gen *g, const GenCfg *cfg) {
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user) {
     int64_t next = 0, left = n;
     for (int64_t i = 0; i < n; i++) req[i].n = 0, req[i].stop = GEN_STOP_NONE;
+    kvcache_begin(&g->pool);
     while (anyone_has(g, left)) {
         if (left == 0) {
             empty_pass(g, cfg);

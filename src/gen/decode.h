@@ -42,8 +42,10 @@ typedef struct Gen Gen;
 typedef bool (*GenTold)(void *user, const GenRequest *r);
 
 // slots: sequences decoded at once; max_tokens: longest prompt + answer; prefill_tokens: prompt tokens admitted a pass
-// (a longer prompt goes alone). Owner: caller, gen_destroy.
-Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block);
+// (a longer prompt goes alone). KV cache and activations lie in `shared`, for the time of a gen_run, unless it is NULL.
+// Owner: caller, gen_destroy.
+Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefill_tokens, int64_t kv_block,
+                Workspace *shared);
 // Makes room for every pass with prompts of at most max_prompt tokens; else room grows with what comes.
 void gen_reserve(Gen *g, int64_t max_prompt);
 // The weights will not be whole in gen_run: the ranks of `together` make every pass together, those that have nothing

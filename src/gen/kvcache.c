@@ -15,7 +15,7 @@ size_t kvcache_bytes(const Arch *arch, DType dt, int64_t slots, int64_t max_toke
     return pool_bytes(arch, dt, slots * blocks_of(max_tokens, block), block) * (size_t)(2 * arch->layers);
 }
 
-void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block) {
+void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block, Workspace *shared) {
     const Arch *a = &m->arch;
     const int64_t ld = blocks_of(max_tokens, block), blocks = slots * ld;
     *p = (KvPool){.k = m->k,
@@ -31,21 +31,28 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
                   .call_host = MEM_NEW(int32_t, blocks),
                   .layer = MEM_NEW(KvCache, a->layers)};
     for (int64_t i = 0; i < blocks; i++) p->free[i] = (int32_t)(blocks - 1 - i);
-    const size_t one = pool_bytes(a, m->dt, blocks, block);
-    p->arena = m->k->mem_create(one * (size_t)(2 * a->layers), MEM_KV);
+    p->shared = shared;
+    p->layer_bytes = pool_bytes(a, m->dt, blocks, block);
+    const size_t all = p->layer_bytes * (size_t)(2 * a->layers);
+    if (shared) workspace_need(shared, all);
+    else p->arena = m->k->mem_create(all, MEM_KV);
     p->call = m->k->mem_create((size_t)blocks * sizeof(int32_t), MEM_KV);
     for (int64_t i = 0; i < a->layers; i++)
-        p->layer[i] = (KvCache){.k = dev_at(p->arena, one * (size_t)(2 * i)),
-                                .v = dev_at(p->arena, one * (size_t)(2 * i + 1)),
-                                .kv_heads = a->kv_heads,
-                                .block = block,
-                                .table = p->call,
-                                .table_ld = ld};
+        p->layer[i] = (KvCache){.kv_heads = a->kv_heads, .block = block, .table = p->call, .table_ld = ld};
+    kvcache_begin(p);
+}
+
+void kvcache_begin(KvPool *p) {
+    if (p->shared) p->arena = p->shared->data;
+    for (int64_t i = 0; i < p->layers; i++) {
+        p->layer[i].k = dev_at(p->arena, p->layer_bytes * (size_t)(2 * i));
+        p->layer[i].v = dev_at(p->arena, p->layer_bytes * (size_t)(2 * i + 1));
+    }
 }
 
 void kvcache_destroy(KvPool *p) {
     if (!p->k) return;
-    p->k->mem_destroy(p->arena);
+    if (!p->shared) p->k->mem_destroy(p->arena);
     p->k->mem_destroy(p->call);
     mem_free(p->free);
     mem_free(p->table);

@@ -15,13 +15,20 @@ typedef struct {
     int64_t slots, ld; // sequences at most, blocks of one at most
     int32_t *table;    // host [slots][ld]
     int64_t *used;     // [slots] blocks reserved
-    Dev *arena, *call; // K and V of all layers; int32 [slots][ld] table of the sequences of one call
+    Dev *arena,
+        *call; // K and V of all layers, own or at the beginning of `shared`; int32 [slots][ld] table of one call
+    Workspace *shared;  // view; NULL: none
+    size_t layer_bytes; // K of one layer
     int32_t *call_host;
     KvCache *layer; // [layers]
 } KvPool;
 
-// Room for `slots` sequences of up to max_tokens each. Owner: caller, kvcache_destroy.
-void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block);
+// Room for `slots` sequences of up to max_tokens each, in `shared` (whose users take turns) unless it is NULL. Owner:
+// caller, kvcache_destroy.
+void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block, Workspace *shared);
+
+// Before the first pass of a turn: the pool finds its memory again. All slots must be free.
+void kvcache_begin(KvPool *p);
 void kvcache_destroy(KvPool *p);
 
 // Reserves room for `tokens` positions in `slot`; false if the pool has too few free blocks.

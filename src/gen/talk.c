@@ -103,7 +103,7 @@ void talk_answer(Talk *t, const GenCfg *cfg, GenRequest *req, int64_t n, int64_t
     if (!t->gen) {
         t->slots = slots;
         t->max_tokens = ds_min(t->model.arch.max_positions, ds_round_up(longest, 256));
-        t->gen = gen_create(&t->model, slots, ds_max(longest, t->max_tokens), PREFILL_TOKENS, KV_BLOCK);
+        t->gen = gen_create(&t->model, slots, ds_max(longest, t->max_tokens), PREFILL_TOKENS, KV_BLOCK, NULL);
     }
     gen_run(t->gen, cfg, req, n, told, user);
 }

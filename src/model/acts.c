@@ -110,8 +110,13 @@ void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool kee
                 .layer = MEM_NEW(LayerActs, arch->layers)};
 }
 
+void acts_share(Acts *a, Workspace *arena, size_t at) {
+    a->shared = arena;
+    a->shared_at = at;
+}
+
 static void release(Acts *a) {
-    if (a->arena) a->k->mem_destroy(a->arena);
+    if (a->arena && !a->shared) a->k->mem_destroy(a->arena);
     MEM_FREE(a->host);
     a->arena = NULL;
 }
@@ -126,14 +131,21 @@ void acts_destroy(Acts *a) {
 }
 
 void acts_reserve(Acts *a, int64_t n, int64_t rows) {
-    if (n <= a->cap && rows <= a->row_cap) return;
-    release(a);
-    a->cap = ds_max(a->cap, n);
-    a->row_cap = ds_max(a->row_cap, rows);
-    a->arena_bytes = lay_out(a, NULL, a->cap, a->row_cap);
-    a->arena = a->k->mem_create(a->arena_bytes, MEM_ACTIVATIONS);
-    lay_out(a, a->arena, a->cap, a->row_cap);
-    a->host = MEM_NEW(float, 4 * a->row_cap);
+    if (n > a->cap || rows > a->row_cap) {
+        release(a);
+        a->cap = ds_max(a->cap, n);
+        a->row_cap = ds_max(a->row_cap, rows);
+        a->arena_bytes = lay_out(a, NULL, a->cap, a->row_cap);
+        a->host = MEM_NEW(float, 4 * a->row_cap);
+    }
+    Dev *at = a->arena;
+    if (a->shared) {
+        workspace_need(a->shared, a->shared_at + a->arena_bytes);
+        at = dev_at(a->shared->data, a->shared_at);
+    } else if (!at) at = a->k->mem_create(a->arena_bytes, MEM_ACTIVATIONS);
+    if (at == a->arena) return;
+    a->arena = at;
+    lay_out(a, at, a->cap, a->row_cap);
 }
 
 size_t acts_bytes(const Arch *arch, DType dt, bool keep, bool recompute, int64_t n, int64_t rows) {

@@ -4,7 +4,7 @@
 #define DS_ACTS_H
 
 #include "arch/arch.h"
-#include "kernels/kernels.h"
+#include "tensor/workspace.h"
 
 // What one layer keeps. n1, n2: the norms' outputs, or, where norms follow the sums (OPT-350M), the norms' inputs.
 typedef struct {
@@ -26,8 +26,10 @@ typedef struct {
     bool recompute;       // keep only x of each layer and run its forward again in the backward pass
     int64_t cap, row_cap; // tokens and head rows that the arena has room for
     int64_t n, n_seq;     // of the current micro-batch
-    Dev *arena;
+    Dev *arena;           // own, or in `shared`
     size_t arena_bytes;
+    Workspace *shared; // view; NULL: none
+    size_t shared_at;
     int32_t *starts; // host [n_seq + 1]
     int64_t starts_cap;
     Dev *ids, *pos, *pos_rows;    // int32 [n]; pos_rows: pos + pos_offset
@@ -54,6 +56,10 @@ typedef struct {
 // Owner: caller, acts_destroy. keep: training; else scoring and generation.
 void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute);
 void acts_destroy(Acts *a);
+
+// From now on the activations lie in `arena`, `at` bytes from its beginning (a multiple of 64), for the time from one
+// acts_reserve (which model_fwd calls) to the next user's. arena must outlive a. Before the first acts_reserve.
+void acts_share(Acts *a, Workspace *arena, size_t at);
 
 // Makes room for n tokens, `rows` of them through the head; what the arena held is lost when it grows.
 void acts_reserve(Acts *a, int64_t n, int64_t rows);

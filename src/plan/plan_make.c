@@ -20,6 +20,7 @@ typedef struct {
     Optim optim[ROLES];
     Acts acts[8];
     int n_acts;
+    Workspace workspace; // of ppo
     Gen *gen;
 } Dry;
 
@@ -31,11 +32,12 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
-static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens) {
+static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
     acts_create(a, &kernels_dry, &d->model[role].arch, x->keys->dtype, keep,
                 keep && x->keys->recompute == RECOMPUTE_BLOCK);
+    if (shared) acts_share(a, shared, 0);
     acts_reserve(a, tokens, tokens);
 }
 
@@ -104,6 +106,7 @@ static void close_phase(Dry *d) {
         model_destroy(&d->model[r]);
     }
     d->n_acts = 0;
+    workspace_destroy(&d->workspace);
     kernels_mem_forget();
 }
 
@@ -111,7 +114,7 @@ static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t
     const PlanModel *x = &d->all->model[role];
     const double all = tokens * (double)t->global_batch;
     add_model(d, role, true, false);
-    add_acts(d, role, true, ds_max(t->micro_tokens, longest));
+    add_acts(d, role, true, ds_max(t->micro_tokens, longest), NULL);
     d->out->turns = turns_of(d, all, t->micro_tokens);
     dry_step(d, role, d->out->turns);
     d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / group_size(d->layout.data);
@@ -151,13 +154,13 @@ static void plan_ppo(Dry *d) {
     add_model(d, ROLE_CRITIC, true, false);
     add_model(d, ROLE_REFERENCE, false, false);
     if (has_reward) add_model(d, ROLE_REWARD, false, false);
-    add_acts(d, ROLE_ACTOR, true, p->ppo.ptx_coef > 0 ? ds_max(room, d->all->longest[2]) : room);
-    add_acts(d, ROLE_CRITIC, true, room);
-    add_acts(d, ROLE_REFERENCE, false, room);
-    add_acts(d, ROLE_CRITIC, false, room);
-    if (has_reward) add_acts(d, ROLE_REWARD, false, room);
+    add_acts(d, ROLE_ACTOR, true, p->ppo.ptx_coef > 0 ? ds_max(room, d->all->longest[2]) : room, &d->workspace);
+    add_acts(d, ROLE_CRITIC, true, room, &d->workspace);
+    add_acts(d, ROLE_REFERENCE, false, room, &d->workspace);
+    add_acts(d, ROLE_CRITIC, false, room, &d->workspace);
+    if (has_reward) add_acts(d, ROLE_REWARD, false, room, &d->workspace);
     d->gen = gen_create(&d->model[ROLE_ACTOR], ds_min(p->generate.batch, ds_ceil_div(answers, ranks)), longest, micro,
-                        p->generate.kv_block);
+                        p->generate.kv_block, &d->workspace);
     gen_reserve(d->gen, p->generate.max_prompt);
     if (p->generate.gather == GATHER_WHOLE) zero_gather(&d->model[ROLE_ACTOR].zero);
     zero_release(&d->model[ROLE_ACTOR].zero);
@@ -176,7 +179,7 @@ static void set_seconds(PhasePlan *x, const Params *p, double steps) {
 Err plan_make(const Params *p, int ranks, Plan *plan) {
     Err err = DS_OK;
     PlanModels models = {0};
-    Dry d = {.p = p, .all = &models};
+    Dry d = {.p = p, .all = &models, .workspace = {.k = &kernels_dry}};
     *plan = (Plan){0};
     DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
     DS_TRY(layout_check(ranks, p->layout.zero, p->layout.lanes));

@@ -187,16 +187,18 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     DS_TRY(open_models(run, s));
     DS_TRY(agree_err(run->data, check_positions(run, s)));
     set_configs(run, s);
+    s->workspace = (Workspace){.k = run->k};
     UpdateCfg cfg = update_cfg(p);
     ppo_update_create(&s->update, &cfg, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL,
-                      p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK);
+                      p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK,
+                      &s->workspace);
     count_steps(run, s);
     const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->data);
-    s->gen =
-        gen_create(&s->actor.model, ds_min(p->generate.batch, ds_ceil_div(answers, size)),
-                   p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens, p->generate.kv_block);
+    s->gen = gen_create(&s->actor.model, ds_min(p->generate.batch, ds_ceil_div(answers, size)),
+                        p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens,
+                        p->generate.kv_block, &s->workspace);
     rollout_create_scorer(&s->scorer, &s->reference.model, &s->critic.model, has_reward(run) ? &s->reward.model : NULL,
-                          p->ppo.train.micro_tokens, p->generate.temperature);
+                          p->ppo.train.micro_tokens, p->generate.temperature, &s->workspace);
     const int64_t longest = p->generate.max_prompt + p->generate.max_answer,
                   room = ds_max(p->ppo.train.micro_tokens, longest);
     gen_reserve(s->gen, p->generate.max_prompt);
@@ -218,6 +220,7 @@ void ppo_setup_close(Ppo *s) {
     gen_destroy(&s->gen);
     rollout_destroy_scorer(&s->scorer);
     ppo_update_destroy(&s->update);
+    workspace_destroy(&s->workspace);
     role_close(&s->actor);
     role_close(&s->critic);
     role_close(&s->reference);

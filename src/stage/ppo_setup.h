@@ -14,6 +14,7 @@ typedef struct {
     Feed prompts, ptx;
     int64_t *usable, n_usable;           // prompt records that are short enough, of the training and
     int64_t *usable_eval, n_usable_eval; // the held-out part
+    Workspace workspace; // activations and KV cache: generation, scoring and the training of both models take turns
     Gen *gen;
     GenCfg gen_cfg;
     int32_t stop_id;

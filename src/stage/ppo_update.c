@@ -14,11 +14,15 @@
 #include "model/head.h"
 
 void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *critic, Feed *ptx, bool recompute_actor,
-                       bool recompute_critic) {
+                       bool recompute_critic, Workspace *shared) {
     *u = (Update){.cfg = *cfg, .actor = actor, .critic = critic, .ptx = ptx};
     const Model *a = &actor->model, *c = &critic->model;
     acts_create(&u->actor_acts, a->k, &a->arch, a->dt, true, recompute_actor);
     acts_create(&u->critic_acts, c->k, &c->arch, c->dt, true, recompute_critic);
+    if (shared) {
+        acts_share(&u->actor_acts, shared, 0);
+        acts_share(&u->critic_acts, shared, 0);
+    }
 }
 
 void ppo_update_destroy(Update *u) {

@@ -150,7 +150,7 @@ void rollout_batch(const Rollout *r, const int64_t *item, int64_t n, Batch *b, i
 // ---- scoring ----
 
 void rollout_create_scorer(Scorer *s, const Model *reference, const Model *critic, const Model *reward,
-                           int64_t micro_tokens, double temperature) {
+                           int64_t micro_tokens, double temperature, Workspace *shared) {
     *s = (Scorer){.reference = reference,
                   .critic = critic,
                   .reward = reward,
@@ -159,6 +159,8 @@ void rollout_create_scorer(Scorer *s, const Model *reference, const Model *criti
     if (reference) acts_create(&s->reference_acts, reference->k, &reference->arch, reference->dt, false, false);
     if (critic) acts_create(&s->critic_acts, critic->k, &critic->arch, critic->dt, false, false);
     if (reward) acts_create(&s->reward_acts, reward->k, &reward->arch, reward->dt, false, false);
+    Acts *const list[] = {&s->reference_acts, &s->critic_acts, &s->reward_acts};
+    for (int i = 0; shared && i < DS_COUNT(list); i++) acts_share(list[i], shared, 0);
 }
 
 void rollout_reserve_scorer(Scorer *s, int64_t tokens) {

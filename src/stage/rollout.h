@@ -50,7 +50,7 @@ typedef struct {
     float inv_temperature;
 } Scorer;
 void rollout_create_scorer(Scorer *s, const Model *reference, const Model *critic, const Model *reward,
-                           int64_t micro_tokens, double temperature); // Not collective
+                           int64_t micro_tokens, double temperature, Workspace *shared); // Not collective
 void rollout_reserve_scorer(Scorer *s, int64_t tokens); // room for micro-batches of so many. Not collective
 void rollout_destroy_scorer(Scorer *s);                 // Not collective
 

@@ -189,10 +189,10 @@ int main(int argc, char **argv) {
     report(&x, "rm", run_rm, all);
     acts_destroy(&x.acts);
     acts_destroy(&x.critic_acts);
-    x.gen = gen_create(&x.actor.model, x.batch, x.prompt + x.answer, 2048, 16);
+    x.gen = gen_create(&x.actor.model, x.batch, x.prompt + x.answer, 2048, 16, NULL);
     double total = report(&x, "gen", run_gen, new_tokens);
     const int64_t micro = 4096;
-    rollout_create_scorer(&x.scorer, &x.reference.model, &x.critic.model, &x.reward.model, micro, 1);
+    rollout_create_scorer(&x.scorer, &x.reference.model, &x.critic.model, &x.reward.model, micro, 1, NULL);
     total += report(&x, "exp", run_exp, all);
     UpdateCfg cfg = {.actor = {.eps_low = 0.2, .eps_high = 0.2},
                      .eps_value = 0.2,
@@ -201,7 +201,7 @@ int main(int argc, char **argv) {
                      .minibatch = x.batch,
                      .micro_tokens = micro,
                      .seed = 1};
-    ppo_update_create(&x.update, &cfg, &x.actor, &x.critic, NULL, false, false);
+    ppo_update_create(&x.update, &cfg, &x.actor, &x.critic, NULL, false, false, NULL);
     total += report(&x, "ppo", run_ppo, all);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

@@ -255,7 +255,7 @@ static void generate(const Model *m, int rank, int size, int64_t slots, int64_t 
     }
     GenCfg cfg = {
         .sample = {.temperature = 0.8f, .top_k = 20, .top_p = 0.95f}, .seed = 9, .stop_ids = &stop, .n_stop_ids = 1};
-    Gen *g = gen_create(m, slots, LONGEST + NEW, prefill, 16);
+    Gen *g = gen_create(m, slots, LONGEST + NEW, prefill, 16, NULL);
     gen_run(g, &cfg, req, n, NULL, NULL);
     gen_destroy(&g);
     for (int64_t i = 0; i < n; i++) count[rank + i * size] = req[i].n;
