@@ -204,6 +204,7 @@ static Err setup(Job *j) {
     if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
     DS_TRY(agree_err(run->data, err));
     layout_create(&run->layout, run->data, (int)j->p->layout.zero, (int)j->p->layout.lanes);
+    run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
     if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->data);
     h5_init();
     fill_origin(j);

@@ -200,6 +200,20 @@ void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     mem_free(req);
 }
 
+void coll_reduce_scatter_library(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+    if (g->size == 1 || n == 0) return;
+    if (n % g->size) err_fatal("reduce-scatter of %lld elements over %d ranks", (long long)n, g->size);
+    const int64_t part = n / g->size;
+    count_sent(COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
+    if (g->dry) return;
+    MPI_Request req;
+    check(MPI_Ireduce_scatter_block(MPI_IN_PLACE, kernels_comm_ptr(x), as_int((size_t)part, "reduce-scatter"),
+                                    MPI_FLOAT, MPI_SUM, g->comm, &req),
+          "reduce-scatter");
+    wait_all(g, &req, 1, "reduce-scatter");
+    if (g->rank > 0) k->copy(dev_at(x, (size_t)(g->rank * part) * sizeof(float)), x, (size_t)part * sizeof(float));
+}
+
 void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p) {
     *p = (CollPending){.g = g};
     if (g->size == 1 || part == 0) return;

@@ -41,6 +41,8 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
 // x[n], n a multiple of the group's size: rank r ends with the sum in x[r * n/size ..); the rest of x is left
 // undefined.
 void coll_reduce_scatter(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+// The same by MPI's own sum, in its order.
+void coll_reduce_scatter_library(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
 // Rank r gives x[r * part ..); all get x[size * part]. Elements of `elem_bytes`.
 void coll_allgather_dev(const Group *g, Dev *x, int64_t part, size_t elem_bytes);
 // The same, begun and not waited for: x must be left alone until coll_finish. All ranks begin and finish in the same

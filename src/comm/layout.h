@@ -17,6 +17,8 @@ typedef struct {
     Group *zero, *copies;
     Group *dry_data;  // what data is where the layout is dry; else NULL
     int lanes, turns; // turns: lanes of one rank
+    bool library;     // false after layout_create. At ZeRO stages 0, 1 gradients are summed once a step, by MPI, in its
+                      // order
 } Layout;
 
 // Whether this many ranks can be laid out so: zero divides data (0: all of them), lanes is a multiple of data (0:

@@ -110,8 +110,8 @@ void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool kee
                 .layer = MEM_NEW(LayerActs, arch->layers)};
 }
 
-void acts_share(Acts *a, Workspace *arena, size_t at) {
-    a->shared = arena;
+void acts_share(Acts *a, Workspace *shared, size_t at) {
+    a->shared = shared;
     a->shared_at = at;
 }
 

@@ -57,9 +57,9 @@ typedef struct {
 void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute);
 void acts_destroy(Acts *a);
 
-// From now on the activations lie in `arena`, `at` bytes from its beginning (a multiple of 64), for the time from one
-// acts_reserve (which model_fwd calls) to the next user's. arena must outlive a. Before the first acts_reserve.
-void acts_share(Acts *a, Workspace *arena, size_t at);
+// From now on the activations lie in `shared`, `at` bytes from its beginning (a multiple of 64), for the time from one
+// acts_reserve (which model_fwd calls) to the next user's. shared must outlive a. Before the first acts_reserve.
+void acts_share(Acts *a, Workspace *shared, size_t at);
 
 // Makes room for n tokens, `rows` of them through the head; what the arena held is lost when it grows.
 void acts_reserve(Acts *a, int64_t n, int64_t rows);

@@ -185,6 +185,7 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     DS_TRY(layout_check(ranks, p->layout.zero, p->layout.lanes));
     DS_TRY(plan_models_find(p, &models));
     layout_create_dry(&d.layout, ranks, (int)p->layout.zero, (int)p->layout.lanes);
+    d.layout.library = p->layout.reduce == REDUCE_LIBRARY;
     kernels_mem_forget();
     for (int phase = 0; phase < PLAN_PHASES; phase++) {
         d.out = &plan->phase[phase];

@@ -44,14 +44,20 @@ void zero_grad_close(ZeroState *z, int block) {
     if (block == 0) z->turn++;
 }
 
+// What this rank owns of a block is summed in its place among the whole block's gradients.
+static void sum_by_library(ZeroState *z, Dev *whole, Dev *own, int64_t part) {
+    coll_reduce_scatter_library(z->layout->zero, z->k, whole, part * z->grad_map.shards);
+    coll_allreduce(z->layout->copies, z->k, own, part);
+}
+
 void zero_grad_finish(ZeroState *z) {
-    if (z->stage > 0 || !z->sum.data) return;
     const int rank = group_rank(z->layout->zero);
-    for (int b = 0; b < z->grad_map.blocks; b++) {
+    for (int b = 0; z->g.data && b < z->grad_map.blocks; b++) {
         const int64_t part = z->grad_map.part[b];
-        Dev *whole = store_at(&z->g, b, 0);
-        z->k->copy(dev_at(whole, (size_t)(rank * part) * sizeof(float)), store_at(&z->sum, b, 0),
-                   (size_t)part * sizeof(float));
+        Dev *whole = store_at(&z->g, b, 0), *own = dev_at(whole, (size_t)(rank * part) * sizeof(float));
+        if (!z->sum.data) sum_by_library(z, whole, own, part);
+        if (z->stage > 0) continue;
+        if (z->sum.data) z->k->copy(own, store_at(&z->sum, b, 0), (size_t)part * sizeof(float));
         coll_allgather_dev(z->layout->zero, whole, part, sizeof(float));
     }
 }

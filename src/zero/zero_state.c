@@ -13,9 +13,9 @@ static int levels_of(int turns) {
 
 static void create_gradients(ZeroState *z) {
     const Layout *l = z->layout;
-    const bool alone = l->lanes == 1; // one rank with one lane
-    if (alone || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false, MEM_GRADIENTS);
-    if (alone) return;
+    const bool in_place = l->lanes == 1 || (l->library && z->stage < 2); // one rank with one lane; summed once a step
+    if (in_place || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false, MEM_GRADIENTS);
+    if (in_place) return;
     store_create(&z->sum, z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
     for (int i = 0; i < levels_of(l->turns); i++)
         store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);

@@ -14,7 +14,7 @@
 //
 // Gradients: micro-batch number j of all lanes is summed in one binary tree over the lanes; these sums are added in
 // order of j. So the bits depend on the lanes alone, not on ranks, stage or zero group. (One rank with one lane adds in
-// place.)
+// place, and so do stages 0 and 1 with layout->library: then MPI sums once a step, in its own order.)
 #ifndef DS_ZERO_STATE_H
 #define DS_ZERO_STATE_H
 

@@ -32,6 +32,7 @@ two_ranks 2 actor.zero_stage=1 critic.zero_stage=2
 lanes 2 layout.lanes=8 actor.zero_stage=2 critic.zero_stage=1 ppo.ema=no
 stage_3 4 actor.zero_stage=3 critic.zero_stage=3 reference.zero_stage=3 reward.zero_stage=3 layout.zero=2 actor.recompute=block
 blocks 2 actor.zero_stage=3 generate.gather=block
+library 2 layout.reduce=library actor.zero_stage=0 critic.zero_stage=1 sft.micro_tokens=256
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
 CASES
 

@@ -78,11 +78,12 @@ static void backward(Model *m, const Layout *l, int64_t micro, bool recompute) {
 }
 
 // The summed gradient without padding. Owner: caller, mem_free.
-static float *gradient(const Group *g, int64_t micro, int64_t *n) {
+static float *gradient(const Group *g, int64_t micro, bool library, int64_t *n) {
     Arch arch = tiny_arch();
     Model m;
     Layout layout;
     layout_create(&layout, g, 0, 0);
+    layout.library = library;
     model_create(&m, kernels, &arch, DS_F32, &layout, 0, true);
     model_init_random(&m, 5, -1);
     backward(&m, &layout, micro, false);
@@ -107,10 +108,10 @@ static void gradient_layouts(void **state) {
     if (SEQUENCES % group_size(g)) skip();
     Group *alone = group_split(g, group_rank(g), 0);
     int64_t n, share = SEQUENCES / group_size(g), micros[] = {share, ds_max(1, share / 2), 1};
-    float *want = gradient(alone, SEQUENCES, &n);
+    float *want = gradient(alone, SEQUENCES, false, &n);
     double worst = 0;
-    for (int i = 0; i < DS_COUNT(micros); i++) {
-        float *got = gradient(g, micros[i], &n);
+    for (int i = 0; i < 2 * DS_COUNT(micros); i++) { // in our tree, then by MPI
+        float *got = gradient(g, micros[i % DS_COUNT(micros)], i >= DS_COUNT(micros), &n);
         double diff = 0, norm = 0;
         for (int64_t e = 0; e < n; e++) {
             diff += pow((double)got[e] - want[e], 2);
@@ -130,7 +131,7 @@ static void gradient_layouts(void **state) {
 typedef struct {
     const Group *g;
     int stage, zero, lanes;
-    bool recompute;
+    bool recompute, library;
 } Case;
 
 // Five steps; the hash of the weights.
@@ -146,6 +147,7 @@ static Xxh128Hex train(const Case *c, DType dt, double *norm) {
                     .clip = 0.5,
                     .sched = {.form = SCHED_CONSTANT, .lr = 1e-2, .total_steps = 5}};
     layout_create(&layout, c->g, c->zero, c->lanes);
+    layout.library = c->library;
     model_create(&m, kernels, &arch, dt, &layout, c->stage, true);
     model_init_random(&m, 5, -1);
     zero_master_reset(&m.zero);
@@ -183,10 +185,10 @@ static void same_weights(void **state) {
         for (int t = 0; t < 2; t++) {
             const DType dt = t ? DS_BF16 : DS_F32;
             double want_norm, norm;
-            Xxh128Hex want = train(&(Case){alone, 0, 0, lanes, false}, dt, &want_norm);
+            Xxh128Hex want = train(&(Case){alone, 0, 0, lanes, false, false}, dt, &want_norm);
             for (int stage = 0; stage < 4; stage++)
                 for (int zero = 1; zero <= ranks; zero++) {
-                    const Case c = {g, stage, zero, lanes, (stage + zero + lanes) % 2};
+                    const Case c = {g, stage, zero, lanes, (stage + zero + lanes) % 2, false};
                     if (ranks % zero || layout_check(ranks, zero, lanes)) continue;
                     Xxh128Hex got = train(&c, dt, &norm);
                     if (norm != want_norm || strcmp(got.hex, want.hex) != 0)
@@ -195,6 +197,13 @@ static void same_weights(void **state) {
                     cases++;
                 }
         }
+    // MPI's own sum: other bits, the same at stages 0 and 1.
+    double norms[2];
+    Xxh128Hex by_library[2];
+    for (int stage = 0; stage < 2; stage++)
+        by_library[stage] = train(&(Case){g, stage, 0, 0, false, true}, DS_F32, &norms[stage]);
+    assert_true(norms[0] == norms[1]);
+    assert_string_equal(by_library[0].hex, by_library[1].hex);
     err_clear();
     printf("    %d ranks: %d layouts\n", ranks, cases);
     assert_true(cases >= 8 || ranks == 3);
