@@ -20,6 +20,16 @@ static void mem_destroy(Dev *p) {
     mem_free(note);
 }
 
+static void *host_create(size_t bytes) {
+    kernels_mem_count(MEM_HOST, (int64_t)bytes);
+    return MEM_NEW(char, 1);
+}
+
+static void host_destroy(void *p, size_t bytes) {
+    kernels_mem_count(MEM_HOST, -(int64_t)bytes);
+    mem_free(p);
+}
+
 static void copy_in(Dev *dst, const void *src_host, size_t bytes) { (void)dst, (void)src_host, (void)bytes; }
 static void copy(Dev *dst, const Dev *src, size_t bytes) { (void)dst, (void)src, (void)bytes; }
 static void zero(Dev *dst, size_t bytes) { (void)dst, (void)bytes; }
@@ -28,6 +38,8 @@ static void add(DType dt, Dev *y, const Dev *x, int64_t n) { (void)dt, (void)y, 
 const Kernels kernels_dry = {.name = "dry",
                              .mem_create = mem_create,
                              .mem_destroy = mem_destroy,
+                             .host_create = host_create,
+                             .host_destroy = host_destroy,
                              .copy_in = copy_in,
                              .copy = copy,
                              .zero = zero,

@@ -38,7 +38,8 @@ done:
 static struct { int64_t now, peak; } account[MEM_TAGS];
 
 const char *kernels_mem_name(MemTag tag) {
-    static const char *const names[] = {"weights", "gradients", "optimizer", "activations", "kv", "communication"};
+    static const char *const names[] = {"weights", "gradients",     "optimizer", "activations",
+                                        "kv",      "communication", "host"};
     return names[tag];
 }
 

@@ -64,6 +64,7 @@ typedef enum {
     MEM_ACTIVATIONS,
     MEM_KV,
     MEM_COMM, // staging, blocks gathered for a while
+    MEM_HOST, // state that is kept off the device: the host's memory, not the device's
     MEM_TAGS
 } MemTag;
 
@@ -74,6 +75,10 @@ typedef struct Kernels {
     // Zeroed device memory, 64-byte aligned (huge pages where it helps). Never NULL; no memory is fatal.
     Dev *(*mem_create)(size_t bytes, MemTag tag);
     void (*mem_destroy)(Dev *p);
+    // Zeroed host memory from which copies to the device are fast (pinned where there is such a thing). Counted as
+    // MEM_HOST.
+    void *(*host_create)(size_t bytes);
+    void (*host_destroy)(void *p, size_t bytes);
     void (*copy_in)(Dev *dst, const void *src_host, size_t bytes);
     void (*copy_out)(void *dst_host, const Dev *src, size_t bytes);
     void (*copy)(Dev *dst, const Dev *src, size_t bytes); // no overlap

@@ -65,6 +65,16 @@ void mem_destroy_cpu(Dev *p) {
     block_destroy(cpu_ptr(p));
 }
 
+void *host_create_cpu(size_t bytes) {
+    kernels_mem_count(MEM_HOST, (int64_t)bytes);
+    return block_create(bytes);
+}
+
+void host_destroy_cpu(void *p, size_t bytes) {
+    if (p) kernels_mem_count(MEM_HOST, -(int64_t)bytes);
+    block_destroy(p);
+}
+
 void *cpu_scratch(Scratch slot, size_t bytes) {
     static _Thread_local struct {
         void *p;

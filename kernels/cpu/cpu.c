@@ -7,6 +7,8 @@
 const Kernels cpu_kernels = {
     .name = "cpu",
     .mem_create = mem_create_cpu,
+    .host_create = host_create_cpu,
+    .host_destroy = host_destroy_cpu,
     .mem_destroy = mem_destroy_cpu,
     .copy_in = copy_in_cpu,
     .copy_out = copy_out_cpu,

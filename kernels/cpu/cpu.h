@@ -52,6 +52,8 @@ static inline void cpu_share_flat(int64_t n, int64_t parts, int64_t i, int64_t *
 // ---- the operations, one file each; contracts in kernels.h ----
 Dev *mem_create_cpu(size_t bytes, MemTag tag);
 void mem_destroy_cpu(Dev *p);
+void *host_create_cpu(size_t bytes);
+void host_destroy_cpu(void *p, size_t bytes);
 void copy_in_cpu(Dev *dst, const void *src_host, size_t bytes);
 void copy_out_cpu(void *dst_host, const Dev *src, size_t bytes);
 void copy_cpu(Dev *dst, const Dev *src, size_t bytes);

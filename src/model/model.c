@@ -13,10 +13,10 @@
 #include "model/tables.h"
 
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  bool trained) {
+                  ZeroTraining training) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     weights_build(&m->arch, &m->weights);
-    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, trained);
+    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, training);
     m->slopes = tables_alibi(k, &m->arch);
     m->rope = tables_rope(k, &m->arch);
 }

@@ -28,10 +28,10 @@ typedef struct {
     const int32_t *first; // host [n_seq] position of each sequence's first row
 } ModelCache;
 
-// Weights are zero afterwards (model_init_random, or set through model_weight_set). trained: with gradients and
-// moments. layout must outlive m. Owner: caller, model_destroy.
+// Weights are zero afterwards (model_init_random, or set through model_weight_set). layout must outlive m. Owner:
+// caller, model_destroy.
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  bool trained);
+                  ZeroTraining training);
 void model_destroy(Model *m);
 
 // Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest

@@ -3,16 +3,21 @@
 
 #include <math.h>
 
-static void update_weight(Optim *o, const Weight *w, AdamwArgs args) {
+// n elements from block element `at` on.
+static void update_part(Optim *o, int block, int64_t at, int64_t n, AdamwArgs args) {
     ZeroState *z = o->z;
+    Dev *rounded = z->master.data ? zero_own_weight(z, block, at) : NULL;
+    z->k->adamw(z->w.dtype, rounded, optim_lease(o, 0, block, at, n), optim_lease(o, 1, block, at, n),
+                optim_lease(o, 2, block, at, n), zero_grad_sum(z, block, at), n, args);
+    for (int kind = 0; kind < 3; kind++) optim_return(o, kind, block, at, n);
+}
+
+static void update_weight(Optim *o, const Weight *w, AdamwArgs args) {
     int64_t first, n;
-    shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
-    if (n == 0) return;
+    shard_cut(&o->z->map, w->block, o->z->shard, w->offset, w->count, &first, &n);
     if (!w->decay) args.weight_decay = 0;
-    const int64_t at = w->offset + first;
-    Dev *rounded = z->master.data ? zero_own_weight(z, w->block, at) : NULL;
-    z->k->adamw(z->w.dtype, rounded, optim_state(o, 0, w->block, at), optim_state(o, 1, w->block, at),
-                optim_state(o, 2, w->block, at), zero_grad_sum(z, w->block, at), n, args);
+    for (int64_t at = 0; at < n; at += STORE_LEASE)
+        update_part(o, w->block, w->offset + first + at, ds_min(STORE_LEASE, n - at), args);
 }
 
 void adamw_update(Optim *o, double lr, double grad_scale, int64_t step) {

@@ -7,7 +7,7 @@
 
 void optim_create(Optim *o, ZeroState *z, const OptimCfg *cfg, double ema_beta) {
     *o = (Optim){.cfg = *cfg, .z = z, .ema_beta = ema_beta};
-    if (ema_beta >= 0) store_create(&o->ema, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+    if (ema_beta >= 0) zero_create_own(z, &o->ema);
 }
 
 void optim_destroy(Optim *o) {
@@ -15,10 +15,16 @@ void optim_destroy(Optim *o) {
     *o = (Optim){0};
 }
 
-Dev *optim_state(const Optim *o, int kind, int block, int64_t offset) {
-    if (kind == 0) return zero_master(o->z, block, offset);
-    const Store *s = kind == 1 ? &o->z->m : kind == 2 ? &o->z->v : &o->ema;
-    return s->data ? store_at(s, block, offset - o->z->shard * o->z->map.part[block]) : NULL;
+static const Store *store_of(const Optim *o, int kind) { return kind == 1 ? &o->z->m : kind == 2 ? &o->z->v : &o->ema; }
+
+Dev *optim_lease(const Optim *o, int kind, int block, int64_t offset, int64_t n) {
+    return kind == 0 ? zero_master_lease(o->z, block, offset, n)
+                     : zero_lease(o->z, store_of(o, kind), block, offset, n);
+}
+
+void optim_return(const Optim *o, int kind, int block, int64_t offset, int64_t n) {
+    if (kind == 0) zero_master_return(o->z, block, offset, n);
+    else zero_return(o->z, store_of(o, kind), block, offset, n);
 }
 
 // Calls `what` for the part of every block that this rank owns.
@@ -26,16 +32,18 @@ static void each_part(Optim *o, void (*what)(Optim *o, int block, int64_t first,
     for (int b = 0; b < o->z->map.blocks; b++) {
         int64_t first, n;
         shard_range(&o->z->map, b, o->z->shard, &first, &n);
-        if (n) what(o, b, first, n);
+        for (int64_t at = 0; at < n; at += STORE_LEASE) what(o, b, first + at, ds_min(STORE_LEASE, n - at));
     }
 }
 
 static void ema_set(Optim *o, int block, int64_t first, int64_t n) {
-    o->z->k->copy(optim_state(o, 3, block, first), optim_state(o, 0, block, first), (size_t)n * sizeof(float));
+    o->z->k->copy(optim_lease(o, 3, block, first, n), optim_lease(o, 0, block, first, n), (size_t)n * sizeof(float));
+    optim_return(o, 3, block, first, n);
 }
 
 static void ema_move(Optim *o, int block, int64_t first, int64_t n) {
-    o->z->k->ema(optim_state(o, 3, block, first), optim_state(o, 0, block, first), n, (float)o->ema_beta);
+    o->z->k->ema(optim_lease(o, 3, block, first, n), optim_lease(o, 0, block, first, n), n, (float)o->ema_beta);
+    optim_return(o, 3, block, first, n);
 }
 
 void optim_ema_reset(Optim *o) {

@@ -39,8 +39,9 @@ double optim_reduce(Optim *o);
 // Clips, updates, gathers, averages. Returns the learning rate used. Collective on the data group.
 double optim_apply(Optim *o);
 
-// What the fp32 owned parts of an element range are: weights (0), first and second moment (1, 2), moving average (3);
-// NULL if the model has none. block element `offset` must be owned by this rank. Not collective.
-Dev *optim_state(const Optim *o, int kind, int block, int64_t offset);
+// The fp32 elements [offset, offset + n) of a block, which this rank must own, of the weights (0), the first or second
+// moment (1, 2), the moving average (3), as store_lease and store_return (store.h). Not collective.
+Dev *optim_lease(const Optim *o, int kind, int block, int64_t offset, int64_t n);
+void optim_return(const Optim *o, int kind, int block, int64_t offset, int64_t n);
 
 #endif

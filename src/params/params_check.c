@@ -93,7 +93,6 @@ static Err check_built_model(const Params *p, const char *section, const ModelPa
     char at[1024];
     REFUSE(m->lora_rank > 0, section, "lora_rank", "adapters are not built yet; expected 0");
     REFUSE(m->only_optimize_lora, section, "only_optimize_lora", "expected no where lora_rank = 0");
-    REFUSE(m->offload != OFFLOAD_NONE, section, "offload", "not built yet; expected none");
 done:
     return err;
 }

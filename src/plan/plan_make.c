@@ -27,8 +27,11 @@ typedef struct {
 static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     const PlanModel *x = &d->all->model[role];
     const OptimCfg cfg = {0};
+    const ZeroTraining training = !trained                              ? ZERO_FROZEN
+                                  : x->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
+                                                                        : ZERO_TRAINED;
     model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, (int)x->keys->zero_stage,
-                 trained);
+                 training);
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
@@ -96,7 +99,7 @@ static void close_phase(Dry *d) {
     PhasePlan *x = d->out;
     for (int tag = 0; tag < MEM_TAGS; tag++) {
         x->bytes[tag] = kernels_mem_peak((MemTag)tag);
-        x->total += x->bytes[tag];
+        if (tag != MEM_HOST) x->total += x->bytes[tag];
     }
     for (int r = 0; r < ROLES; r++) x->checkpoint += checkpoint_bytes(d, (PlanRole)r);
     gen_destroy(&d->gen);

@@ -83,26 +83,28 @@ static void training_table(Table *t, const Run *run, const StageModel *m, bool w
         if (kind != KIND_EMA || m->optim->ema.data) add_kind(t, run, kind, kind, whole);
 }
 
-static Dev *piece_at(const Table *t, int piece, int64_t offset) {
+static Dev *piece_at(const Table *t, int piece, int64_t offset, int64_t n) {
     const PieceRef *r = &t->refs[piece];
-    return optim_state(t->optim, r->kind, r->w->block, r->w->offset + r->first + offset);
+    return optim_lease(t->optim, r->kind, r->w->block, r->w->offset + r->first + offset, n);
 }
 
 static Err fetch(void *context, int piece, int64_t offset, int64_t count, void *out) {
     Table *t = context;
     const size_t bytes = (size_t)count * sizeof(float);
     if (t->dtype == DS_F32) {
-        t->model->k->copy_out(out, piece_at(t, piece, offset), bytes);
+        t->model->k->copy_out(out, piece_at(t, piece, offset, count), bytes);
         return DS_OK;
     }
-    t->model->k->copy_out(t->buffer, piece_at(t, piece, offset), bytes);
+    t->model->k->copy_out(t->buffer, piece_at(t, piece, offset, count), bytes);
     for (int64_t i = 0; i < count; i++) ((uint16_t *)out)[i] = f32_to_bf16(t->buffer[i]);
     return DS_OK;
 }
 
 static Err put_back(void *context, int piece, int64_t offset, int64_t count, const void *data) {
     Table *t = context;
-    t->model->k->copy_in(piece_at(t, piece, offset), data, (size_t)count * sizeof(float));
+    const PieceRef *r = &t->refs[piece];
+    t->model->k->copy_in(piece_at(t, piece, offset, count), data, (size_t)count * sizeof(float));
+    optim_return(t->optim, r->kind, r->w->block, r->w->offset + r->first + offset, count);
     return DS_OK;
 }
 

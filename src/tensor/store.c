@@ -6,12 +6,32 @@ void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, 
     s->data = k->mem_create(store_bytes(s), tag);
 }
 
+void store_create_host(Store *s, const Kernels *k, const ShardMap *map) {
+    *s = (Store){.map = map, .k = k, .dtype = DS_F32, .owned_only = true};
+    const int64_t n = shard_owned(map);
+    s->data = k->mem_create((size_t)ds_min(n, STORE_LEASE) * sizeof(float), MEM_COMM);
+    s->host = k->host_create(store_bytes(s));
+}
+
+Dev *store_lease(const Store *s, int block, int64_t offset, int64_t n) {
+    if (!s->host) return store_at(s, block, offset);
+    if (n > STORE_LEASE) err_fatal("a lease of %lld elements", (long long)n);
+    s->k->copy_in(s->data, s->host + s->map->own[block] + offset, (size_t)n * sizeof(float));
+    return s->data;
+}
+
+void store_return(const Store *s, int block, int64_t offset, int64_t n) {
+    if (s->host) s->k->copy_out(s->host + s->map->own[block] + offset, s->data, (size_t)n * sizeof(float));
+}
+
 void store_destroy(Store *s) {
+    if (s->host) s->k->host_destroy(s->host, store_bytes(s));
     if (s->data) s->k->mem_destroy(s->data);
     *s = (Store){0};
 }
 
 Dev *store_at(const Store *s, int block, int64_t offset) {
+    if (s->host) err_fatal("a store in host memory is used in place");
     const int64_t *start = s->owned_only ? s->map->own : s->map->start;
     return dev_at(s->data, (size_t)(start[block] + offset) * dtype_bytes(s->dtype));
 }

@@ -12,14 +12,24 @@ typedef struct {
     DType dtype;
     bool owned_only; // holds one owner's parts (master weights, moments), not whole blocks
     Dev *data;
+    float *host; // NULL, or where the elements are; then data is room for one lease
 } Store;
 
 // Zeroed. owned_only: shard_owned elements, else shard_total. Owner: caller, store_destroy.
 void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only, MemTag tag);
 void store_destroy(Store *s);
 
+// Fp32 owned parts in host memory, zeroed; they come to the device by store_lease.
+void store_create_host(Store *s, const Kernels *k, const ShardMap *map);
+
 // Address of element `offset` of a block: of the whole block, or, for an owned-only store, of the owner's part.
 Dev *store_at(const Store *s, int block, int64_t offset);
+
+// The device address of n <= STORE_LEASE elements of a block of an owned-only store, until the next lease: in place, or
+// a copy of what the host has. store_return: what was leased has changed.
+enum { STORE_LEASE = 1 << 22 };
+Dev *store_lease(const Store *s, int block, int64_t offset, int64_t n);
+void store_return(const Store *s, int block, int64_t offset, int64_t n);
 
 size_t store_bytes(const Store *s);
 void store_zero(Store *s);

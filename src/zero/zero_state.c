@@ -21,8 +21,14 @@ static void create_gradients(ZeroState *z) {
         store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
 }
 
+void zero_create_own(const ZeroState *z, Store *s) {
+    if (z->offload) store_create_host(s, z->k, &z->map);
+    else store_create(s, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+}
+
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
-                       DType dt, bool trained) {
+                       DType dt, ZeroTraining training) {
+    const bool trained = training != ZERO_FROZEN;
     const bool parts = stage == 3 || (stage >= 1 && trained);
     const int size = group_size(layout->zero);
     *z = (ZeroState){.k = k,
@@ -30,15 +36,16 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
                      .layout = layout,
                      .stage = stage,
                      .trained = trained,
+                     .offload = training == ZERO_OFFLOADED,
                      .shard = parts ? group_rank(layout->zero) : 0};
     shard_create(&z->map, weights->blocks, weights->block_count, parts ? size : 1);
     shard_create(&z->grad_map, weights->blocks, weights->block_count, size);
     store_create(&z->w, k, &z->map, dt, stage == 3, MEM_WEIGHTS);
     if (trained) {
         create_gradients(z);
-        if (dt != DS_F32) store_create(&z->master, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
-        store_create(&z->m, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
-        store_create(&z->v, k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+        if (dt != DS_F32) zero_create_own(z, &z->master);
+        zero_create_own(z, &z->m);
+        zero_create_own(z, &z->v);
     }
     z->work = zero_work_create(z);
 }
@@ -79,8 +86,20 @@ Dev *zero_own_weight(const ZeroState *z, int block, int64_t offset) {
     return z->w.owned_only ? own_at(z, &z->w, block, offset) : store_at(&z->w, block, offset);
 }
 
-Dev *zero_master(const ZeroState *z, int block, int64_t offset) {
-    return z->master.data ? own_at(z, &z->master, block, offset) : zero_own_weight(z, block, offset);
+Dev *zero_lease(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n) {
+    return store_lease(s, block, offset - z->shard * z->map.part[block], n);
+}
+
+void zero_return(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n) {
+    store_return(s, block, offset - z->shard * z->map.part[block], n);
+}
+
+Dev *zero_master_lease(const ZeroState *z, int block, int64_t offset, int64_t n) {
+    return z->master.data ? zero_lease(z, &z->master, block, offset, n) : zero_own_weight(z, block, offset);
+}
+
+void zero_master_return(const ZeroState *z, int block, int64_t offset, int64_t n) {
+    if (z->master.data) zero_return(z, &z->master, block, offset, n);
 }
 
 Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset) {
@@ -91,16 +110,17 @@ static void each_own_part(ZeroState *z, void (*what)(ZeroState *z, int block, in
     for (int b = 0; b < z->map.blocks; b++) {
         int64_t first, n;
         shard_range(&z->map, b, z->shard, &first, &n);
-        if (n > 0) what(z, b, first, n);
+        for (int64_t at = 0; at < n; at += STORE_LEASE) what(z, b, first + at, ds_min(STORE_LEASE, n - at));
     }
 }
 
 static void to_master(ZeroState *z, int b, int64_t first, int64_t n) {
-    z->k->cast(DS_F32, zero_master(z, b, first), z->w.dtype, zero_own_weight(z, b, first), n);
+    z->k->cast(DS_F32, zero_master_lease(z, b, first, n), z->w.dtype, zero_own_weight(z, b, first), n);
+    zero_master_return(z, b, first, n);
 }
 
 static void from_master(ZeroState *z, int b, int64_t first, int64_t n) {
-    z->k->cast(z->w.dtype, zero_own_weight(z, b, first), DS_F32, zero_master(z, b, first), n);
+    z->k->cast(z->w.dtype, zero_own_weight(z, b, first), DS_F32, zero_master_lease(z, b, first, n), n);
 }
 
 void zero_master_reset(ZeroState *z) {

@@ -24,27 +24,30 @@
 
 enum { ZERO_LEVELS = 24 };
 
+// FROZEN: weights only. OFFLOADED: trained, with master weights and moments in host memory.
+typedef enum { ZERO_FROZEN, ZERO_TRAINED, ZERO_OFFLOADED } ZeroTraining;
+
 typedef struct {
     const Kernels *k;          // view
     const WeightList *weights; // view
     const Layout *layout;      // view
     int stage, shard;          // ZeRO stage; which part of each block this rank owns
-    bool trained;
-    ShardMap map;      // parts of weights and state; one part where nothing is partitioned
-    ShardMap grad_map; // parts of summed gradients: the zero group's
-    Store w;           // weights, compute dtype: whole blocks; stage 3: owned parts
-    Store g;           // gradients of a micro-batch, fp32, whole blocks; stages 2, 3: only on one rank with one lane
-    Store sum;         // gradients of the step, fp32 owned parts of grad_map; no data where g holds them
+    bool trained, offload;     // offload: master weights and moments are in host memory
+    ShardMap map;              // parts of weights and state; one part where nothing is partitioned
+    ShardMap grad_map;         // parts of summed gradients: the zero group's
+    Store w;                   // weights, compute dtype: whole blocks; stage 3: owned parts
+    Store g;   // gradients of a micro-batch, fp32, whole blocks; stages 2, 3: only on one rank with one lane
+    Store sum; // gradients of the step, fp32 owned parts of grad_map; no data where g holds them
     Store level[ZERO_LEVELS]; // sums of 1, 2, 4 ... lanes that wait for their neighbours; with several lanes a rank
     Store master;          // fp32 owned parts; no data when the compute dtype is fp32: then the weights are the master
-    Store m, v;            // Adam's moments, fp32, owned parts
+    Store m, v;            // Adam's moments, fp32, owned parts; with offload they and the master are in host memory
     int64_t turn;          // micro-batches of this step so far
     struct ZeroWork *work; // blocks that are whole for a while
 } ZeroState;
 
-// trained = false: weights only. layout must outlive z. Owner: caller, zero_state_destroy. Not collective.
+// layout must outlive z. Owner: caller, zero_state_destroy. Not collective.
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
-                       DType dt, bool trained);
+                       DType dt, ZeroTraining training);
 void zero_state_destroy(ZeroState *z);
 
 // Address of a weight (compute dtype; at stage 3 its block must be open) or of its gradient (its block must be open for
@@ -55,7 +58,14 @@ Dev *zero_grad(const ZeroState *z, int block, WeightRole role);
 // Of block element `offset`, which this rank must own: the weight in compute dtype, the fp32 value that the optimizer
 // updates, the summed gradient. Not collective.
 Dev *zero_own_weight(const ZeroState *z, int block, int64_t offset);
-Dev *zero_master(const ZeroState *z, int block, int64_t offset);
+Dev *zero_master_lease(const ZeroState *z, int block, int64_t offset, int64_t n); // as store_lease
+void zero_master_return(const ZeroState *z, int block, int64_t offset, int64_t n);
+// Of a store of this state with map's owned parts (m, v, an average).
+Dev *zero_lease(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n);
+void zero_return(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n);
+
+// A store of fp32 owned parts that is where the master weights are. Owner: caller, store_destroy.
+void zero_create_own(const ZeroState *z, Store *s);
 Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset);
 
 // ---- weights ----

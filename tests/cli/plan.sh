@@ -16,15 +16,15 @@ while read -r name ranks keys; do
     out=$here/$name
     if ! run "$out" "$ranks" $short $keys </dev/null; then fail "$name" "$(tail -n 1 "$out.log")"; continue; fi
     if ! ./dschat --plan "$tiny_params" --ranks "$ranks" $short $keys >"$out.plan"; then fail "$name" "no plan: $(tail -n 1 "$out.plan")"; continue; fi
-    for tag in weights gradients optimizer activations kv communication; do
+    for tag in weights gradients optimizer activations kv communication host; do
         echo "$tag $(sed -n "s/.*\"memory.$tag\": \([0-9.e+]*\).*/\1/p" "$out/summary.json")"
     done >"$out.measured"
-    awk '$1 == "phase" { for (i = 2; i <= 7; i++) name[i] = $i } $1 == "most" { for (i = 2; i <= 7; i++) print name[i], $i }' "$out.plan" |
+    awk '$1 == "phase" { for (i = 2; i <= 8; i++) name[i] = $i } $1 == "most" { for (i = 2; i <= 8; i++) print name[i], $i }' "$out.plan" |
         paste "$out.measured" - | awk -v name="$name" '
             { if ($1 != $3) { print "FAIL plan_" name ": " $1 " against " $3; bad = 1 } measured[NR] = $2; plan[NR] = $4; tag[NR] = $1; n++ }
             END { for (i = 1; i <= n; i++) { d = plan[i] - measured[i]; if (d < 0) d = -d
                       if (d != 0) { bad = 1; printf "FAIL plan_%s: %s: planned %d, measured %d bytes\n", name, tag[i], plan[i], measured[i] } }
-                  if (n != 6) { print "FAIL plan_" name ": no figures"; bad = 1 }
+                  if (n != 7) { print "FAIL plan_" name ": no figures"; bad = 1 }
                   if (!bad) printf "ok plan_%s\n", name; exit bad }' || bad=1
 done <<'CASES'
 one_rank 1 actor.zero_stage=0 critic.zero_stage=0
@@ -32,6 +32,7 @@ two_ranks 2 actor.zero_stage=1 critic.zero_stage=2
 lanes 2 layout.lanes=8 actor.zero_stage=2 critic.zero_stage=1 ppo.ema=no
 stage_3 4 actor.zero_stage=3 critic.zero_stage=3 reference.zero_stage=3 reward.zero_stage=3 layout.zero=2 actor.recompute=block
 blocks 2 actor.zero_stage=3 generate.gather=block
+offload 2 actor.offload=moments critic.offload=moments actor.dtype=bf16 actor.zero_stage=2
 library 2 layout.reduce=library actor.zero_stage=0 critic.zero_stage=1 sft.micro_tokens=256
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
 CASES

@@ -104,13 +104,13 @@ static void moving_average(void **state) {
     open_fixture(&f, DS_F32, 0.9);
     set_elements(&f, false, 0);
     optim_ema_reset(&f.o);
-    kernels->copy_out(&before, optim_state(&f.o, 0, 1, 5), sizeof before);
+    kernels->copy_out(&before, optim_lease(&f.o, 0, 1, 5, 1), sizeof before);
     set_elements(&f, true, 1);
     f.o.steps = 3; // past the warm-up's zero rate
     optim_reduce(&f.o);
     optim_apply(&f.o);
-    kernels->copy_out(&after, optim_state(&f.o, 0, 1, 5), sizeof after);
-    kernels->copy_out(&ema, optim_state(&f.o, 3, 1, 5), sizeof ema);
+    kernels->copy_out(&after, optim_lease(&f.o, 0, 1, 5, 1), sizeof after);
+    kernels->copy_out(&ema, optim_lease(&f.o, 3, 1, 5, 1), sizeof ema);
     assert_true(before != after);
     assert_true(fabs(ema - (0.9 * before + 0.1 * after)) < 1e-6);
     close_fixture(&f);

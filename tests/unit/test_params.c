@@ -175,7 +175,6 @@ static void test_not_built(void **state) {
     (void)state;
     refuses("[job]\ndevice = cuda\n", "t.in:2: [job] device = cuda: the CUDA back end is not built; expected cpu");
     refuses("[layout]\ntensor = 2\n", "t.in:2: [layout] tensor = 2: not built yet; expected 1");
-    refuses("[reward]\noffload = moments\n", "t.in:2: [reward] offload = moments: not built yet; expected none");
 }
 
 static void test_contradictions(void **state) {
