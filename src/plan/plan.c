@@ -142,7 +142,7 @@ static void print_row(FILE *out, const char *name, const int64_t bytes[MEM_TAGS]
 }
 
 static void print_memory(const Params *p, const Plan *plan, FILE *out) {
-    fprintf(out, "memory of a rank, bytes\n  %-10s", "phase");
+    fprintf(out, "memory of a rank, bytes (in ppo activations and KV cache share a workspace)\n  %-10s", "phase");
     for (int tag = 0; tag < MEM_TAGS; tag++) fprintf(out, " %15s", kernels_mem_name((MemTag)tag));
     fprintf(out, " %15s\n", "total");
     for (int phase = 0; phase < PLAN_PHASES; phase++)
