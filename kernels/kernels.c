@@ -43,7 +43,6 @@ const char *kernels_mem_name(MemTag tag) {
     return names[tag];
 }
 
-int64_t kernels_mem_now(MemTag tag) { return account[tag].now; }
 int64_t kernels_mem_peak(MemTag tag) { return account[tag].peak; }
 
 void kernels_mem_forget(void) {

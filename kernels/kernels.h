@@ -200,9 +200,8 @@ void *kernels_comm_ptr(const Dev *p);
 
 // ---- accounts of device memory ----
 const char *kernels_mem_name(MemTag tag); // "weights", ...
-int64_t kernels_mem_now(MemTag tag);      // bytes asked for at this moment
-int64_t kernels_mem_peak(MemTag tag);     // the most so far, since kernels_mem_forget
-void kernels_mem_forget(void);            // peak = now
+int64_t kernels_mem_peak(MemTag tag);     // the most bytes asked for at any time since kernels_mem_forget
+void kernels_mem_forget(void);            // the peak is what is held now
 // For backends: `bytes` more (or, negative, fewer).
 void kernels_mem_count(MemTag tag, int64_t bytes);
 

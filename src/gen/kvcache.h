@@ -11,12 +11,12 @@ typedef struct {
     const Kernels *k;      // view
     int64_t layers, block; // positions of a block: a multiple of 16
     int64_t blocks, n_free;
-    int32_t *free;     // [blocks] numbers of the free blocks are the first n_free
-    int64_t slots, ld; // sequences at most, blocks of one at most
-    int32_t *table;    // host [slots][ld]
-    int64_t *used;     // [slots] blocks reserved
-    Dev *arena,
-        *call; // K and V of all layers, own or at the beginning of `shared`; int32 [slots][ld] table of one call
+    int32_t *free;      // [blocks] numbers of the free blocks are the first n_free
+    int64_t slots, ld;  // sequences at most, blocks of one at most
+    int32_t *table;     // host [slots][ld]
+    int64_t *used;      // [slots] blocks reserved
+    Dev *arena;         // K and V of all layers, own or at the beginning of `shared`
+    Dev *call;          // int32 [slots][ld] table of the sequences of one call
     Workspace *shared;  // view; NULL: none
     size_t layer_bytes; // K of one layer
     int32_t *call_host;

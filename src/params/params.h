@@ -23,9 +23,7 @@
 #define SECTION(S, HELP) struct {
 #define MODEL(S, PREVIOUS) ModelParams common;
 #define TRAIN(S, BATCH, LR, WARMUP) TrainParams train;
-#define END(S)                                                                                                         \
-    }                                                                                                                  \
-    S;
+#define END(S) } S;
 
 #define PARAMS_DEF_LISTS
 #include "params/params.def"
@@ -54,14 +52,10 @@ typedef enum { LIST_MACHINE(PARAMS_CONSTANT) } MachinePreset;
 #undef PARAMS_CONSTANT
 
 // Keys of [actor] [critic] [reference] [reward].
-typedef struct {
-    MODEL_ROWS(any, any, "")
-} ModelParams;
+typedef struct { MODEL_ROWS(any, any, "") } ModelParams;
 
 // Keys of [sft] [rm] [ppo].
-typedef struct {
-    TRAIN_ROWS(any, any, "", "", "")
-} TrainParams;
+typedef struct { TRAIN_ROWS(any, any, "", "", "") } TrainParams;
 
 typedef struct Params {
 #include "params/params.def"

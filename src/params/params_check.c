@@ -86,12 +86,14 @@ static Err resolve(Params *p) {
     return resolve_job(p);
 }
 
-// ---- what this version has not built ----
+// ---- what this version has not built, or no model can be ----
 
 static Err check_built_model(const Params *p, const char *section, const ModelParams *m) {
     Err err = DS_OK;
     char at[1024];
     REFUSE(m->lora_rank > 0, section, "lora_rank", "adapters are not built yet; expected 0");
+    REFUSE(m->arch[0] && !m->model[0] && m != &p->actor.common, section, "arch",
+           "only [actor] begins a new model; here it tells a plan the shape of model = FILE, which is missing");
     REFUSE(m->only_optimize_lora, section, "only_optimize_lora", "expected no where lora_rank = 0");
 done:
     return err;

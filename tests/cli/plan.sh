@@ -43,9 +43,8 @@ cat >"$here/big.in" <<'PARAMS'
 [actor]
 arch = opt-13b
 dtype = bf16
-[critic]
-arch = opt-350m
 [reward]
+model = models/not-there.h5
 arch = opt-350m
 [machine]
 preset = a100-80g
@@ -58,6 +57,8 @@ plan --ranks 6 layout.zero=4
 [ $? = 2 ] && grep -q "nearest is" "$here/big.txt" && ok refused || fail refused "$(tail -n 1 "$here/big.txt")"
 plan --ranks 4 actor.arch=opt-13
 [ $? = 2 ] && grep -q "did you mean opt-13b" "$here/big.txt" && ok unknown_shape || fail unknown_shape "$(tail -n 1 "$here/big.txt")"
+plan --ranks 4 critic.arch=opt-350m
+[ $? = 2 ] && grep -q "only .actor. begins a new model" "$here/big.txt" && ok shape_without_model || fail shape_without_model "$(tail -n 1 "$here/big.txt")"
 plan --ranks x
 [ $? = 2 ] && ok usage || fail usage "$(tail -n 1 "$here/big.txt")"
 
