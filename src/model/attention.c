@@ -31,7 +31,7 @@ static WeightRole qkv_role(const Arch *r) { return r->qkv == ARCH_QKV_SPLIT ? W_
 static WeightRole qkv_bias_role(const Arch *r) { return r->qkv == ARCH_QKV_SPLIT ? W_Q_B : W_QKV_B; }
 
 void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, const ModelCache *cache) {
-    const Arch *r = &m->arch;
+    const Arch *r = &m->part.own;
     const ZeroState *z = &m->zero;
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
@@ -52,12 +52,13 @@ void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, 
     if (cache) m->k->kv_write(m->dt, cache->layer[i], s.k, s.v, r->head_dim, a->starts, a->n_seq, cache->first);
     m->k->attn_fwd(m->dt, shape(m), l->o, l->lse, s.q, s.k, s.v, a->starts, a->n_seq, cache ? cache->first : NULL,
                    cache ? &cache->layer[i] : NULL);
-    m->k->linear_fwd(m->dt, m->dt, out, l->o, zero_weight(z, block, W_O), zero_weight(z, block, W_O_B), a->n, r->width,
+    m->k->linear_fwd(m->dt, m->dt, out, l->o, zero_weight(z, block, W_O), layer_bias(m, block, W_O_B), a->n, r->width,
                      hd);
+    model_sum(m, out, a->n * r->width);
 }
 
 void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in) {
-    const Arch *r = &m->arch;
+    const Arch *r = &m->part.own;
     const ZeroState *z = &m->zero;
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
@@ -79,4 +80,5 @@ void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, cons
     m->k->linear_bwd_w(m->dt, zero_grad(z, block, qkv_role(r)), zero_grad(z, block, qkv_bias_role(r)), a->dqkv, in,
                        a->n, row, r->width);
     m->k->linear_bwd_x(m->dt, din, false, a->dqkv, zero_weight(z, block, qkv_role(r)), a->n, row, r->width);
+    model_sum(m, din, a->n * r->width);
 }

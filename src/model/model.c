@@ -9,21 +9,26 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "comm/coll.h"
 #include "model/layer.h"
 #include "model/tables.h"
 
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
                   ZeroTraining training) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
-    weights_build(&m->arch, &m->weights);
-    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, training);
-    m->slopes = tables_alibi(k, &m->arch);
+    arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
+    weights_build_part(&m->arch, &m->part, &m->weights);
+    if (m->part.size > arch->kv_heads)
+        m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
+    zero_state_create(&m->zero, k, &m->weights, layout, m->kv, zero_stage, dt, training);
+    m->slopes = tables_alibi(k, &m->arch, &m->part);
     m->rope = tables_rope(k, &m->arch);
 }
 
 void model_destroy(Model *m) {
     if (!m->k) return;
     zero_state_destroy(&m->zero);
+    group_destroy(&m->kv);
     weights_free(&m->weights);
     if (m->rope) m->k->mem_destroy(m->rope);
     if (m->slopes) m->k->mem_destroy(m->slopes);
@@ -44,6 +49,8 @@ static void norm_bwd(Model *m, Acts *a, int block, WeightRole w, Dev *dx, bool a
                    m->arch.width);
 }
 
+void model_sum(const Model *m, Dev *x, int64_t n) { coll_allreduce(m->zero.layout->tensor, m->k, m->dt, x, n); }
+
 static void upload(Acts *a, const Arch *r, const Batch *b) {
     size_t bytes = (size_t)b->n * sizeof(int32_t);
     a->n = b->n;
@@ -63,18 +70,22 @@ static void upload(Acts *a, const Arch *r, const Batch *b) {
     mem_free(rows);
 }
 
+// The rows of other ranks' tokens come by the sum, and the positions by rank 0's share of it.
 static void embed_fwd(const Model *m, Acts *a) {
     const Arch *r = &m->arch;
     const ZeroState *z = &m->zero;
     Dev *x = r->embed_norm ? a->embed_raw : a->x[0];
-    if (r->embed_width == r->width) {
-        m->k->embed_fwd(m->dt, x, zero_weight(z, 0, W_TOK), a->ids, zero_weight(z, 0, W_POS), a->pos, r->pos_offset,
-                        a->n, r->width);
-    } else {
-        m->k->embed_fwd(m->dt, a->embed, zero_weight(z, 0, W_TOK), a->ids, NULL, NULL, 0, a->n, r->embed_width);
+    const bool narrow = r->embed_width != r->width;
+    Dev *rows = narrow ? a->embed : x;
+    m->k->embed_fwd(m->dt, rows, zero_weight(z, 0, W_TOK), m->part.vocab_first, m->part.own.vocab, a->ids,
+                    narrow || m->part.rank > 0 ? NULL : zero_weight(z, 0, W_POS), a->pos, r->pos_offset, a->n,
+                    r->embed_width);
+    model_sum(m, rows, a->n * r->embed_width);
+    if (narrow) {
         m->k->linear_fwd(m->dt, m->dt, x, a->embed, zero_weight(z, 0, W_PROJ_IN), NULL, a->n, r->width, r->embed_width);
         if (r->pos == ARCH_POS_LEARNED) {
-            m->k->embed_fwd(m->dt, a->t1, zero_weight(z, 0, W_POS), a->pos_rows, NULL, NULL, 0, a->n, r->width);
+            m->k->embed_fwd(m->dt, a->t1, zero_weight(z, 0, W_POS), 0, r->max_positions + r->pos_offset, a->pos_rows,
+                            NULL, NULL, 0, a->n, r->width);
             m->k->add(m->dt, x, a->t1, a->n * r->width);
         }
     }
@@ -86,14 +97,16 @@ static void embed_bwd(Model *m, Acts *a) {
     const ZeroState *z = &m->zero;
     if (r->embed_norm) norm_bwd(m, a, 0, W_ENORM_W, a->dx, false, a->dx, a->embed_raw, a->embed_stats);
     if (r->pos == ARCH_POS_LEARNED)
-        m->k->embed_bwd(m->dt, zero_grad(z, 0, W_POS), a->dx, a->pos, r->pos_offset, a->n, r->width);
+        m->k->embed_bwd(m->dt, zero_grad(z, 0, W_POS), r->max_positions + r->pos_offset, a->dx, a->pos, r->pos_offset,
+                        a->n, r->width);
     const Dev *dx = a->dx;
     if (r->embed_width != r->width) {
         m->k->linear_bwd_w(m->dt, zero_grad(z, 0, W_PROJ_IN), NULL, dx, a->embed, a->n, r->width, r->embed_width);
         m->k->linear_bwd_x(m->dt, a->t3, false, dx, zero_weight(z, 0, W_PROJ_IN), a->n, r->width, r->embed_width);
         dx = a->t3;
     }
-    m->k->embed_bwd(m->dt, zero_grad(z, 0, W_TOK), dx, a->ids, 0, a->n, r->embed_width);
+    m->k->embed_bwd(m->dt, zero_grad(z, 0, W_TOK), m->part.own.vocab, dx, a->ids, -m->part.vocab_first, a->n,
+                    r->embed_width);
 }
 
 // to = from + t

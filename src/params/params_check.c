@@ -103,7 +103,6 @@ static Err check_built(const Params *p) {
     Err err = DS_OK;
     char at[1024];
     REFUSE(p->job.device == DEVICE_CUDA, "job", "device", "the CUDA back end is not built; expected cpu");
-    REFUSE(p->layout.tensor > 1, "layout", "tensor", "not built yet; expected 1");
     REFUSE(p->generate.tensor > 1, "generate", "tensor", "not built yet; expected 1");
     DS_TRY(check_built_model(p, "actor", &p->actor.common));
     DS_TRY(check_built_model(p, "critic", &p->critic.common));

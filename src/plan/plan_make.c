@@ -38,7 +38,7 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
 static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
-    acts_create(a, &kernels_dry, &d->model[role].arch, x->keys->dtype, keep,
+    acts_create(a, &kernels_dry, &d->model[role].part, x->keys->dtype, keep,
                 keep && x->keys->recompute == RECOMPUTE_BLOCK);
     if (shared) acts_share(a, shared, 0);
     acts_reserve(a, tokens, tokens);
@@ -185,9 +185,10 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     Dry d = {.p = p, .all = &models, .workspace = {.k = &kernels_dry}};
     *plan = (Plan){0};
     DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
-    DS_TRY(layout_check(ranks, p->layout.zero, p->layout.lanes));
+    const LayoutWish wish = {p->layout.tensor, p->layout.zero, p->layout.lanes};
+    DS_TRY(layout_check(ranks, wish));
     DS_TRY(plan_models_find(p, &models));
-    layout_create_dry(&d.layout, ranks, (int)p->layout.zero, (int)p->layout.lanes);
+    layout_create_dry(&d.layout, ranks, wish);
     d.layout.library = p->layout.reduce == REDUCE_LIBRARY;
     kernels_mem_forget();
     for (int phase = 0; phase < PLAN_PHASES; phase++) {

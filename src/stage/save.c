@@ -40,7 +40,8 @@ static void set_tensor(H5Tensor *t, const Weight *w, const char *group, DType dt
 // (reading).
 static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
     const ZeroState *z = &t->model->zero;
-    const int copies = group_size(run->data) / z->map.shards, copy = group_rank(run->data) / z->map.shards;
+    const Group *data = run->layout.data;
+    const int copies = group_size(data) / z->map.shards, copy = group_rank(data) / z->map.shards;
     for (int i = 0; i < t->model->weights.n; i++) {
         const Weight *w = &t->model->weights.w[i];
         int64_t first, n;
@@ -162,7 +163,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
     }
     CkptOptions options = {
         .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
-    DS_TRY(ckpt_save(run->data, &options, list, n, kv, NULL));
+    DS_TRY(ckpt_save(run->world, &options, list, n, kv, NULL));
 done:
     for (int i = 0; i < n; i++) {
         table_destroy(&tables[i]);
@@ -191,7 +192,7 @@ Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv
     Err err = DS_OK;
     for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
     if (!err) err = ckpt_read_state(path, kv);
-    DS_TRY(agree_err(run->data, err));
+    DS_TRY(agree_err(run->world, err));
     for (int i = 0; i < n; i++) zero_master_spread(&models[i].model->zero);
 done:
     return err;
@@ -202,12 +203,12 @@ Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, b
     Meta meta = {0};
     Table t = {0};
     char *path = stage_model_path(run, name), *dir = mem_printf("%s/models", run->p->job.out);
-    DS_TRY(agree_err(run->data, file_make_dirs(dir)));
+    DS_TRY(agree_err(run->world, file_make_dirs(dir)));
     DS_TRY(meta_fill(&meta, run, &m->arch));
     table_create(&t, m, optim, dtype);
     add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
     ModelSource source = source_of(run, &t, &meta.meta);
-    DS_TRY(modelfile_save(run->data, path, &source, files_of(run), NULL));
+    DS_TRY(modelfile_save(run->world, path, &source, files_of(run), NULL));
 done:
     table_destroy(&t);
     mem_free(meta.blob);

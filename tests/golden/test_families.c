@@ -76,7 +76,7 @@ static Case *open_case(const char *family, ArchHead head) {
     if (safetensors_open(ref, &c->ref)) fail_msg("%s", err_text());
     load_weights(c, dir, head);
     load_batch(c);
-    acts_create(&c->a, kernels, &c->m.arch, DS_F32, true, false);
+    acts_create(&c->a, kernels, &c->m.part, DS_F32, true, false);
     return c;
 }
 
@@ -224,7 +224,7 @@ static void scalar_head(void **state) {
 
 int main(void) {
     world_init();
-    layout_create(&world, group_world(), 0, 0);
+    layout_create(&world, group_world(), (LayoutWish){0});
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
     static const char *const families[] = {"opt",   "opt-postnorm", "gpt2",    "bloom", "gpt_neox",
                                            "llama", "llama-tied",   "mistral", "qwen2", "qwen3"};

@@ -174,7 +174,6 @@ static void test_broken_lines(void **state) {
 static void test_not_built(void **state) {
     (void)state;
     refuses("[job]\ndevice = cuda\n", "t.in:2: [job] device = cuda: the CUDA back end is not built; expected cpu");
-    refuses("[layout]\ntensor = 2\n", "t.in:2: [layout] tensor = 2: not built yet; expected 1");
 }
 
 static void test_contradictions(void **state) {
