@@ -20,11 +20,11 @@ static HeadInfo head_info(const Model *m) {
     HeadInfo h = {.head = (int)r->layers + 1, .width = r->width, .ew = r->embed_width, .vocab = m->part.own.vocab};
     bool tied = r->head == ARCH_HEAD_LM && r->tied;
     int block = tied ? 0 : h.head;
-    zero_open(&m->zero, h.head, -1);
-    zero_open(&m->zero, 0, -1);
+    model_open(m, h.head, -1);
+    model_open(m, 0, -1);
     WeightRole role = r->head == ARCH_HEAD_SCALAR ? W_V_HEAD : tied ? W_TOK : W_LM_HEAD;
-    h.table = zero_weight(&m->zero, block, role);
-    h.dtable = zero_grad(&m->zero, block, role);
+    h.table = model_weight(m, block, role);
+    h.dtable = model_grad(m, block, role);
     return h;
 }
 
@@ -33,40 +33,38 @@ static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? 
 // hp = projection(norm(x[rows]))
 static void rows_fwd(const Model *m, Acts *a, const HeadInfo *h, const int32_t *rows, int64_t n) {
     const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
     a->n_rows = n;
     m->k->copy_in(a->rows, rows, (size_t)n * sizeof *rows);
     m->k->gather_rows(m->dt, a->hx, a->x[r->layers], a->rows, n, h->width);
     if (r->final_norm)
-        m->k->norm_fwd(m->dt, kernel_norm(r), a->hf, a->hstats, a->hx, zero_weight(z, h->head, W_FNORM_W),
-                       zero_weight(z, h->head, W_FNORM_B), n, h->width, (float)r->norm_eps);
+        m->k->norm_fwd(m->dt, kernel_norm(r), a->hf, a->hstats, a->hx, model_weight(m, h->head, W_FNORM_W),
+                       model_weight(m, h->head, W_FNORM_B), n, h->width, (float)r->norm_eps);
     else m->k->copy(a->hf, a->hx, (size_t)(n * h->width) * dtype_bytes(m->dt));
     if (h->ew != h->width)
-        m->k->linear_fwd(m->dt, m->dt, a->hp, a->hf, zero_weight(z, h->head, W_PROJ_OUT), NULL, n, h->ew, h->width);
+        m->k->linear_fwd(m->dt, m->dt, a->hp, a->hf, model_weight(m, h->head, W_PROJ_OUT), NULL, n, h->ew, h->width);
 }
 
 // A micro-batch's backward pass begins: the head's weights, which may be the embedding's, get gradients.
 static void grads_open(Model *m, const HeadInfo *h) {
-    zero_grad_open(&m->zero, 0);
-    zero_grad_open(&m->zero, h->head);
+    model_grad_open(m, 0);
+    model_grad_open(m, h->head);
 }
 
 // From a->dhp to gradients and a->dx.
 static void rows_bwd(Model *m, Acts *a, const HeadInfo *h) {
     const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
     const int64_t n = a->n_rows;
     if (h->ew != h->width) {
-        m->k->linear_bwd_w(m->dt, zero_grad(z, h->head, W_PROJ_OUT), NULL, a->dhp, a->hf, n, h->ew, h->width);
-        m->k->linear_bwd_x(m->dt, a->dhf, false, a->dhp, zero_weight(z, h->head, W_PROJ_OUT), n, h->ew, h->width);
+        m->k->linear_bwd_w(m->dt, model_grad(m, h->head, W_PROJ_OUT), NULL, a->dhp, a->hf, n, h->ew, h->width);
+        m->k->linear_bwd_x(m->dt, a->dhf, false, a->dhp, model_weight(m, h->head, W_PROJ_OUT), n, h->ew, h->width);
     }
     if (r->final_norm)
-        m->k->norm_bwd(m->dt, kernel_norm(r), a->dhf, false, zero_grad(z, h->head, W_FNORM_W),
-                       zero_grad(z, h->head, W_FNORM_B), a->dhf, a->hx, zero_weight(z, h->head, W_FNORM_W), a->hstats,
+        m->k->norm_bwd(m->dt, kernel_norm(r), a->dhf, false, model_grad(m, h->head, W_FNORM_W),
+                       model_grad(m, h->head, W_FNORM_B), a->dhf, a->hx, model_weight(m, h->head, W_FNORM_W), a->hstats,
                        n, h->width);
     m->k->zero(a->dx, (size_t)(a->n * h->width) * dtype_bytes(m->dt));
     m->k->scatter_rows(m->dt, a->dx, a->dhf, a->rows, n, h->width);
-    zero_grad_close(&m->zero, h->head);
+    model_grad_close(m, h->head);
 }
 
 // The six fp32 vectors of a->scalars.

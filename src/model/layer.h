@@ -12,7 +12,7 @@ void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, cons
 
 // The bias of a product that is summed over the tensor group: rank 0 adds it, NULL on the others.
 static inline const Dev *layer_bias(const Model *m, int block, WeightRole role) {
-    return m->part.rank == 0 ? zero_weight(&m->zero, block, role) : NULL;
+    return m->part.rank == 0 ? model_weight(m, block, role) : NULL;
 }
 
 void mlp_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in);

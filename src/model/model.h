@@ -47,6 +47,18 @@ void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const Mode
 // From a->dx (set by a head's backward) to gradients (+=) of every weight of embedding and layers.
 void model_bwd(Model *m, Acts *a);
 
+// ---- weights and gradients of a block, for the files of this room ----
+// As zero_open, zero_weight, zero_grad_open, zero_grad, zero_grad_close of zero_state.h, in calling order and contract.
+void model_open(const Model *m, int block, int next);
+Dev *model_weight(const Model *m, int block, WeightRole role);
+void model_grad_open(Model *m, int block);
+Dev *model_grad(const Model *m, int block, WeightRole role);
+void model_grad_close(Model *m, int block);
+
+// All blocks are whole until model_release: for generation. As zero_gather, zero_release.
+void model_gather(const Model *m);
+void model_release(const Model *m);
+
 // Copies elements [first, first + n) of this tensor rank's part of weight w (weights_pieces tells which of the whole
 // they are) between host fp32 and the compute weights (set: those of them that this rank keeps; get: at stage 3 between
 // zero_gather and zero_release). Master weights are not touched:

@@ -93,9 +93,9 @@ void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prom
     int64_t n, words;
     *out = (Rollout){.answers = prompts->n * samples, .samples = samples, .prompts = prompts};
     GenRequest *req = make_requests(run, prompts, samples, max_answer, key, &n);
-    if (run->p->generate.gather == GATHER_WHOLE) zero_gather(&gen_model(gen)->zero);
+    if (run->p->generate.gather == GATHER_WHOLE) model_gather(gen_model(gen));
     gen_run(gen, cfg, req, n, NULL, NULL);
-    zero_release(&gen_model(gen)->zero);
+    model_release(gen_model(gen));
     int32_t *wire = pack_answers(run, req, n, &words);
     void *all = NULL;
     size_t *offset = MEM_NEW(size_t, group_size(run->layout.data) + 1);

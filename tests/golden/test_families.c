@@ -131,7 +131,7 @@ static void compare_gradients(const Case *c, const char *prefix, bool partial) {
         if (partial && !safetensors_find(&c->ref, name)) continue;
         if (w->role == W_LM_HEAD) snprintf(name, sizeof name, "%slm_head.weight", prefix); // what PyTorch calls it
         float *g = MEM_NEW(float, w->count);
-        kernels->copy_out(g, zero_grad(&c->m.zero, w->block, w->role), (size_t)w->count * sizeof *g);
+        kernels->copy_out(g, model_grad(&c->m, w->block, w->role), (size_t)w->count * sizeof *g);
         // A gradient that is zero but for rounding (a bias on all keys) is measured against the whole gradient.
         double e = relative(c, name, g, w->shape[0], w->shape[1], w->hf_transposed, floor);
         if (e > worst) {

@@ -90,12 +90,12 @@ static Xxh128Hex train(const Case *c, DType dt, double *norm) {
     }
     int64_t n = 0, total = arch_param_count(&arch);
     float *all = MEM_NEW(float, total);
-    zero_gather(&m.zero);
+    model_gather(&m);
     for (int i = 0; i < m.weights.n; i++) {
         model_weight_get(&m, &m.weights.w[i], 0, m.weights.w[i].count, all + n);
         n += m.weights.w[i].count;
     }
-    zero_release(&m.zero);
+    model_release(&m);
     Xxh128Hex hash = hash_xxh128(all, (size_t)total * sizeof *all);
     mem_free(all);
     optim_destroy(&o);

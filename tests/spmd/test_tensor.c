@@ -57,7 +57,7 @@ static void whole_weights(const Model *m, const Layout *l, Run5 *r) {
     double *all = MEM_NEW(double, r->n);
     float *part = MEM_NEW(float, r->n);
     int64_t at = 0;
-    zero_gather(&m->zero);
+    model_gather(m);
     for (int i = 0; i < m->weights.n; i++) {
         const Weight *w = &m->weights.w[i];
         WeightPiece piece[WEIGHT_PIECES];
@@ -68,7 +68,7 @@ static void whole_weights(const Model *m, const Layout *l, Run5 *r) {
                 all[at + weights_whole(w, &piece[p], e)] = part[piece[p].at + e];
         at += w->shape[0] * w->shape[1];
     }
-    zero_release(&m->zero);
+    model_release(m);
     coll_sum_f64(l->tensor, all, r->n);
     r->weights = part;
     for (int64_t e = 0; e < r->n; e++) part[e] = (float)all[e];
