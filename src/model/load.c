@@ -28,9 +28,8 @@ static Err read_weight(Model *m, const ModelFile *file, const Weight *w, const c
         WeightPiece piece[WEIGHT_PIECES];
         const int pieces = weights_pieces(w, first, n, piece);
         for (int p = 0; p < pieces; p++)
-            for (int64_t at = 0; at < piece[p].count; at += piece[p].run)
-                DS_TRY(modelfile_read(file, i, DS_F32, weights_whole(w, &piece[p], at), piece[p].run,
-                                      buffer + piece[p].at - first + at));
+            DS_TRY(modelfile_read_runs(file, i, DS_F32, piece[p].whole, piece[p].count, piece[p].run,
+                                       buffer + piece[p].at - first));
         model_weight_set(m, w, first, n, buffer);
     }
 done:

@@ -16,7 +16,7 @@ static const char *const kind_group[KINDS] = {"/weights", "/adam_m", "/adam_v", 
 typedef struct {
     const Weight *w;
     int kind;
-    int64_t first;
+    int64_t first; // within this rank's part of the weight
 } PieceRef;
 
 // The tensors and this rank's pieces of one model.
@@ -36,6 +36,17 @@ static void set_tensor(H5Tensor *t, const Weight *w, const char *group, DType dt
     snprintf(t->path, sizeof t->path, "%s/%s", group, w->name);
 }
 
+// Elements [first, first + n) of this rank's part of w.
+static void add_pieces(Table *t, const Weight *w, int kind, int64_t first, int64_t n) {
+    WeightPiece piece[WEIGHT_PIECES];
+    const int pieces = weights_pieces(w, first, n, piece);
+    for (int i = 0; i < pieces; i++) {
+        const WeightPiece *p = &piece[i];
+        t->pieces[t->n_pieces] = (H5Piece){.tensor = t->n_tensors, .first = p->whole, .count = p->count, .run = p->run};
+        t->refs[t->n_pieces++] = (PieceRef){w, kind, p->at};
+    }
+}
+
 // Adds the tensor of kind `kind` (stored as `as`) of every weight. whole: this rank takes all of it where it owns all
 // (reading).
 static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
@@ -46,16 +57,13 @@ static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
         const Weight *w = &t->model->weights.w[i];
         int64_t first, n;
         shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
-        if (!whole) { // the ranks that have the same share the writing
+        if (!whole) { // the data ranks that have the same share the writing, of tensor ranks the first does it
             const int64_t from = n * copy / copies;
-            n = n * (copy + 1) / copies - from;
+            n = w->mine ? n * (copy + 1) / copies - from : 0;
             first += from;
         }
         set_tensor(&t->tensors[t->n_tensors], w, kind_group[as], t->dtype);
-        if (n > 0) {
-            t->pieces[t->n_pieces] = (H5Piece){.tensor = t->n_tensors, .first = first, .count = n};
-            t->refs[t->n_pieces++] = (PieceRef){w, kind, first};
-        }
+        add_pieces(t, w, kind, first, n);
         t->n_tensors++;
     }
 }
@@ -66,8 +74,8 @@ static void table_create(Table *t, const Model *m, const Optim *o, DType dtype) 
                  .optim = o,
                  .dtype = dtype,
                  .tensors = MEM_NEW(H5Tensor, n),
-                 .pieces = MEM_NEW(H5Piece, n),
-                 .refs = MEM_NEW(PieceRef, n),
+                 .pieces = MEM_NEW(H5Piece, n * WEIGHT_PIECES),
+                 .refs = MEM_NEW(PieceRef, n * WEIGHT_PIECES),
                  .buffer = MEM_NEW(float, H5_ROW_MAX)};
 }
 

@@ -165,7 +165,7 @@ static void record_updates(const Ppo *s, const UpdateStats *u, Record *rec) {
 
 // Everything of this rank's share of the answers into rollouts.nc.
 static Err put_rollouts(Run *run, const Rollout *r, int64_t iteration) {
-    const int rank = group_rank(run->layout.data), size = group_size(run->layout.data);
+    const int rank = group_rank(run->world), size = group_size(run->world);
     const float *const list[] = {r->logp, r->logp_ref, r->values, r->rewards, r->advantages, r->returns};
     enum { LISTS = DS_COUNT(list) };
     const int64_t n = r->answers > rank ? (r->answers - rank + size - 1) / size : 0;
