@@ -93,8 +93,8 @@ typedef struct Kernels {
     // of ids first .. first + rows, others count as zero. ids, pos: int32 [n] device.
     void (*embed_fwd)(DType dt, Dev *y, const Dev *table, int64_t first, int64_t rows, const Dev *ids,
                       const Dev *pos_table, const Dev *pos, int64_t pos_offset, int64_t n, int64_t width);
-    // dtable[ids[r] + offset] += dy[r]; fp32 [rows, width], rows outside it are left out; in the order of r for each
-    // row of the table. Also for the position table (ids = pos).
+    // dtable[ids[r] + offset] += dy[r]; fp32 [rows, width] (NULL: nothing happens), rows outside it are left out; in
+    // the order of r for each row of the table. Also for the position table (ids = pos).
     void (*embed_bwd)(DType dt, Dev *dtable, int64_t rows, const Dev *dy, const Dev *ids, int64_t offset, int64_t n,
                       int64_t width);
 
@@ -103,7 +103,7 @@ typedef struct Kernels {
     // NULL for RMS. y may be x.
     void (*norm_fwd)(DType dt, KernelNorm kind, Dev *y, Dev *stats, const Dev *x, const Dev *w, const Dev *b, int64_t n,
                      int64_t width, float eps);
-    // dx = or (accumulate) +=; dw, db fp32 +=. x is the norm's input. dx may be dy.
+    // dx = or (accumulate) +=; dw, db fp32 += (each NULL: none). x is the norm's input. dx may be dy.
     void (*norm_bwd)(DType dt, KernelNorm kind, Dev *dx, bool accumulate, Dev *dw, Dev *db, const Dev *dy, const Dev *x,
                      const Dev *w, const Dev *stats, int64_t n, int64_t width);
     // RMSNorm of each head of each token, in place (Qwen3's q and k norm); keeps raw dt [n, heads, head_dim] (copy of
@@ -121,9 +121,18 @@ typedef struct Kernels {
     // dx dt [m, in] = or (accumulate) += dy dt [m, out] w dt [out, in].
     void (*linear_bwd_x)(DType dt, Dev *dx, bool accumulate, const Dev *dy, const Dev *w, int64_t m, int64_t out,
                          int64_t in);
-    // dw fp32 [out, in] += dy^T x; dbias fp32 [out] += column sums of dy (NULL: none).
+    // dw fp32 [out, in] += dy^T x; dbias fp32 [out] += column sums of dy (each NULL: none).
     void (*linear_bwd_w)(DType dt, Dev *dw, Dev *dbias, const Dev *dy, const Dev *x, int64_t m, int64_t out,
                          int64_t in);
+
+    // ---- low-rank adapters (arch/adapters.h) ----
+    // y dt [out, in] = w + scale b a; w dt [out, in], b dt [out, rank], a dt [rank, in]; summed in fp32 and rounded
+    // once. y may be w.
+    void (*low_rank_fwd)(DType dt, Dev *y, const Dev *w, const Dev *b, const Dev *a, float scale, int64_t out,
+                         int64_t rank, int64_t in);
+    // From dy fp32 [out, in]: db fp32 [out, rank] += scale dy a^T, da fp32 [rank, in] += scale b^T dy.
+    void (*low_rank_bwd)(DType dt, Dev *db, Dev *da, const Dev *dy, const Dev *b, const Dev *a, float scale,
+                         int64_t out, int64_t rank, int64_t in);
 
     // ---- rotary ----
     // Rotates the leading `rot` dims of each head in place, half-split pairs (d, d + rot/2), by angle pos * freq:

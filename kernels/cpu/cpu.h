@@ -88,6 +88,10 @@ void linear_bf16_bwd_x(uint16_t *dx, bool accumulate, const uint16_t *dy, const 
 void linear_bf16_bwd_w(float *dw, const uint16_t *dy, const uint16_t *x, int64_t m, int64_t out, int64_t in);
 bool linear_bf16_is_native(void); // whether oneDNN multiplies bf16 in this CPU's hardware
 
+void low_rank_fwd_cpu(DType dt, Dev *y, const Dev *w, const Dev *b, const Dev *a, float scale, int64_t out,
+                      int64_t rank, int64_t in);
+void low_rank_bwd_cpu(DType dt, Dev *db, Dev *da, const Dev *dy, const Dev *b, const Dev *a, float scale, int64_t out,
+                      int64_t rank, int64_t in);
 void rope_cpu(DType dt, HeadView x, const Dev *table, const Dev *pos, int64_t n, int64_t rot, int sign);
 void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView k, HeadView v, const int32_t *starts,
                   int64_t n_seq, const int32_t *first, const KvCache *past);

@@ -58,7 +58,7 @@ static void scatter(DType y_dt, void *y, int64_t rows, DType x_dt, const void *x
 
 void embed_bwd_cpu(DType dt, Dev *dtable, int64_t rows, const Dev *dy, const Dev *ids, int64_t offset, int64_t n,
                    int64_t width) {
-    scatter(DS_F32, cpu_ptr(dtable), rows, dt, cpu_ptr(dy), cpu_ptr(ids), offset, n, width);
+    if (dtable) scatter(DS_F32, cpu_ptr(dtable), rows, dt, cpu_ptr(dy), cpu_ptr(ids), offset, n, width);
 }
 
 void scatter_rows_cpu(DType dt, Dev *y, const Dev *x, const Dev *rows, int64_t n, int64_t width) {

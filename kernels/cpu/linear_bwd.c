@@ -84,10 +84,14 @@ static void sum_columns(DType dt, float *dbias, const void *dy, int64_t m, int64
     }
 }
 
-void linear_bwd_w_cpu(DType dt, Dev *dw, Dev *dbias, const Dev *dy, const Dev *x, int64_t m, int64_t out, int64_t in) {
-    if (m <= 0 || out <= 0) return;
+static void bwd_w(DType dt, Dev *dw, const Dev *dy, const Dev *x, int64_t m, int64_t out, int64_t in) {
     if (dt == DS_F32) multiply('T', out, in, m, cpu_ptr(dy), out, cpu_ptr(x), in, 1.0f, cpu_ptr(dw), in);
     else if (linear_bf16_is_native()) linear_bf16_bwd_w(cpu_ptr(dw), cpu_ptr(dy), cpu_ptr(x), m, out, in);
     else bwd_w_bf16(cpu_ptr(dw), cpu_ptr(dy), cpu_ptr(x), m, out, in);
+}
+
+void linear_bwd_w_cpu(DType dt, Dev *dw, Dev *dbias, const Dev *dy, const Dev *x, int64_t m, int64_t out, int64_t in) {
+    if (m <= 0 || out <= 0) return;
+    if (dw) bwd_w(dt, dw, dy, x, m, out, in);
     if (dbias) sum_columns(dt, cpu_ptr(dbias), cpu_ptr(dy), m, out);
 }

@@ -112,7 +112,7 @@ void norm_bwd_cpu(DType dt, KernelNorm kind, Dev *dx, bool accumulate, Dev *dw, 
             else bwd_row(DS_BF16, &a, r, pw, pb);
         }
     }
-    fold(cpu_ptr(dw), sums, team, ld, width);
+    if (dw) fold(cpu_ptr(dw), sums, team, ld, width);
     if (db) fold(cpu_ptr(db), sums + team * ld, team, ld, width);
 }
 

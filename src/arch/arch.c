@@ -142,8 +142,7 @@ done:
 int64_t arch_param_count(const Arch *a) {
     WeightList list;
     weights_build(a, &list);
-    int64_t n = 0;
-    for (int b = 0; b < list.blocks; b++) n += list.block_count[b];
+    const int64_t n = weights_whole_count(&list);
     weights_free(&list);
     return n;
 }

@@ -181,7 +181,7 @@ static void add(Builder *b, WeightRole role, int64_t rows, int64_t cols, WeightI
                   .hf_transposed = b->a->conv1d && (role == W_QKV || role == W_O || role == W_UP || role == W_DOWN)};
     cut_weight(b, w, split);
     snprintf(w->name, sizeof w->name, pattern, b->block - 1); // the patterns are the constants above
-    l->index[b->block * W_ROLES + role] = l->n++;
+    l->index[b->block * W_ALL_ROLES + role] = l->n++;
     b->offset += w->count;
 }
 
@@ -242,13 +242,20 @@ static void add_head(Builder *b) {
     else if (!a->tied) add(b, W_LM_HEAD, a->vocab, a->embed_width, W_INIT_NORMAL, ROWS_VOCAB);
 }
 
-void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list) {
-    int blocks = (int)a->layers + 2;
+void weights_begin(WeightList *list, int blocks, int64_t room) {
     *list = (WeightList){.blocks = blocks,
-                         .w = MEM_NEW(Weight, 6 + 20 * a->layers + 6),
+                         .w = MEM_NEW(Weight, room),
                          .block_count = MEM_NEW(int64_t, blocks),
-                         .index = MEM_NEW(int, (int64_t)blocks *W_ROLES)};
-    for (int i = 0; i < blocks * W_ROLES; i++) list->index[i] = -1;
+                         .index = MEM_NEW(int, (int64_t)blocks *W_ALL_ROLES),
+                         .tensor_size = 1};
+    for (int i = 0; i < blocks * W_ALL_ROLES; i++) list->index[i] = -1;
+}
+
+void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list) {
+    const int blocks = (int)a->layers + 2;
+    weights_begin(list, blocks, 6 + 20 * a->layers + 6);
+    list->tensor_rank = part->rank;
+    list->tensor_size = part->size;
     for (int block = 0; block < blocks; block++) {
         Builder b = {.a = a, .part = part, .list = list, .block = block};
         if (block == 0) add_embedding(&b);
@@ -272,7 +279,7 @@ void weights_free(WeightList *list) {
 }
 
 const Weight *weights_find(const WeightList *list, int block, WeightRole role) {
-    int i = list->index[block * W_ROLES + role];
+    int i = list->index[block * W_ALL_ROLES + role];
     return i < 0 ? NULL : &list->w[i];
 }
 
@@ -280,6 +287,17 @@ const Weight *weights_find_name(const WeightList *list, const char *name) {
     for (int i = 0; i < list->n; i++)
         if (!strcmp(list->w[i].name, name)) return &list->w[i];
     return NULL;
+}
+
+int64_t weights_whole_count(const WeightList *list) {
+    int64_t n = 0;
+    for (int i = 0; i < list->n; i++) n += list->w[i].shape[0] * list->w[i].shape[1];
+    return n;
+}
+
+void weights_part_shape(const Weight *w, int64_t *rows, int64_t *cols) {
+    *cols = w->tp_axis == 1 ? w->cut[0].n : w->shape[1];
+    *rows = w->count / *cols;
 }
 
 static void piece(WeightPiece *out, int *n_out, int64_t at, int64_t count, int64_t whole, int64_t run) {

@@ -42,10 +42,14 @@ typedef enum {
     W_PROJ_OUT,
     W_LM_HEAD,
     W_V_HEAD, // head
-    W_ROLES
+    W_ROLES,
+    W_ALL_ROLES = 3 * W_ROLES // with the two adapters of each (adapters.h)
 } WeightRole;
 
-typedef enum { W_INIT_NORMAL, W_INIT_ZERO, W_INIT_ONE } WeightInit;
+static inline WeightRole weights_adapter_a(WeightRole r) { return (WeightRole)(W_ROLES + r); }
+static inline WeightRole weights_adapter_b(WeightRole r) { return (WeightRole)(2 * W_ROLES + r); }
+
+typedef enum { W_INIT_NORMAL, W_INIT_ZERO, W_INIT_ONE, W_INIT_UNIFORM } WeightInit; // UNIFORM: in +-std
 
 // Where several tensor ranks keep the same elements: their gradients are the same on all of them, or each rank's own
 // are added up, over the ranks that share its key heads or over the whole tensor group.
@@ -62,6 +66,7 @@ typedef struct {
     int64_t shape[2];   // whole, internal: [out, in] for linear weights; shape[1] = 1 for vectors
     int64_t count;      // elements of the part that is kept
     int64_t offset;     // first element within its block
+    bool adapter;       // of another weight (adapters.h)
     bool decay;         // weight decay applies (not to biases and norms)
     bool hf_transposed; // Hugging Face's tensor is the transpose
     int tp_axis;        // axis that tensor parallelism splits, -1: every rank keeps all of it
@@ -72,7 +77,7 @@ typedef struct {
     bool mine; // of the ranks that keep the same elements this is the first: it writes and counts them
     WeightGrad grad;
     WeightInit init;
-    double std; // W_INIT_NORMAL
+    double std; // W_INIT_NORMAL, W_INIT_UNIFORM
 } Weight;
 
 typedef struct {
@@ -80,13 +85,22 @@ typedef struct {
     Weight *w;            // [n] in order of block, offset
     int blocks;           // layers + 2
     int64_t *block_count; // [blocks] elements, no padding
-    int *index;           // [blocks][W_ROLES] position in w, -1: absent
+    int *index;           // [blocks][W_ALL_ROLES] position in w, -1: absent
+    int tensor_rank, tensor_size;
 } WeightList;
 
 // Builds the list of an arch that arch_check accepted: of the whole model, or of a part. Owner: caller, weights_free.
 void weights_build(const Arch *a, WeightList *list);
 void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list);
 void weights_free(WeightList *list);
+// An empty list with room for `room` weights.
+void weights_begin(WeightList *list, int blocks, int64_t room);
+
+// Elements of all weights, whole.
+int64_t weights_whole_count(const WeightList *list);
+
+// Rows and columns of the part that is kept.
+void weights_part_shape(const Weight *w, int64_t *rows, int64_t *cols);
 
 // Where elements [first, first + n) of a part lie in the whole weight: `count` of them from `at` on are runs of `run`
 // consecutive elements of the whole, the first at `whole`, each next one a row (shape[1]) further.

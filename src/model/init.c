@@ -2,34 +2,42 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "model/model.h"
+#include "model/lora.h"
 
 enum { PIECE = 1 << 16 };
 
+static float first_value(const Weight *w, uint64_t seed, uint64_t id, uint64_t whole) {
+    switch (w->init) {
+    case W_INIT_ZERO: return 0;
+    case W_INIT_ONE: return 1;
+    case W_INIT_UNIFORM: return (float)(w->std * (2 * rng_uniform(seed, RNG_INIT, id, whole) - 1));
+    default: return (float)(w->std * rng_normal(seed, RNG_INIT, id, whole));
+    }
+}
+
+// Elements [first, first + n) of this rank's part.
 static void fill(const Weight *w, uint64_t seed, int64_t first, int64_t n, float *out) {
     const uint64_t id = hash_string(w->name);
     WeightPiece piece[WEIGHT_PIECES];
     const int pieces = weights_pieces(w, first, n, piece);
     for (int p = 0; p < pieces; p++)
-        for (int64_t i = 0; i < piece[p].count; i++) {
-            const uint64_t whole = (uint64_t)weights_whole(w, &piece[p], i);
-            out[piece[p].at - first + i] = w->init == W_INIT_ZERO ? 0
-                                           : w->init == W_INIT_ONE
-                                               ? 1
-                                               : (float)(w->std * rng_normal(seed, RNG_INIT, id, whole));
-        }
+        for (int64_t i = 0; i < piece[p].count; i++)
+            out[piece[p].at - first + i] = first_value(w, seed, id, (uint64_t)weights_whole(w, &piece[p], i));
+}
+
+static void init_weight(Model *m, const Weight *w, uint64_t seed, float *buffer) {
+    for (int64_t first = 0; first < w->count; first += PIECE) {
+        const int64_t n = ds_min(PIECE, w->count - first);
+        fill(w, seed, first, n, buffer);
+        model_weight_set(m, w, first, n, buffer);
+    }
 }
 
 void model_init_random(Model *m, uint64_t seed, int block) {
     float *buffer = MEM_NEW(float, PIECE);
-    for (int i = 0; i < m->weights.n; i++) {
-        const Weight *w = &m->weights.w[i];
-        if (block >= 0 && w->block != block) continue;
-        for (int64_t first = 0; first < w->count; first += PIECE) {
-            int64_t n = ds_min(PIECE, w->count - first);
-            fill(w, seed, first, n, buffer);
-            model_weight_set(m, w, first, n, buffer);
-        }
-    }
+    for (int i = 0; i < m->weights.n; i++)
+        if (block < 0 || m->weights.w[i].block == block) init_weight(m, &m->weights.w[i], seed, buffer);
+    for (int i = 0; m->lora && i < m->lora->trained.n; i++)
+        if (m->lora->trained.w[i].adapter) init_weight(m, &m->lora->trained.w[i], seed, buffer);
     mem_free(buffer);
 }

@@ -11,16 +11,18 @@
 #include "base/mem.h"
 #include "comm/coll.h"
 #include "model/layer.h"
+#include "model/lora.h"
 #include "model/tables.h"
 
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training) {
+                  ZeroTraining training, const AdapterCfg *adapters) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
     weights_build_part(&m->arch, &m->part, &m->weights);
     if (m->part.size > arch->kv_heads)
         m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
-    zero_state_create(&m->zero, k, &m->weights, layout, m->kv, zero_stage, dt, training);
+    if (adapters && adapters->rank > 0) lora_create(m, layout, zero_stage, training, adapters);
+    else zero_state_create(&m->zero, k, &m->weights, layout, m->kv, zero_stage, dt, training);
     m->slopes = tables_alibi(k, &m->arch, &m->part);
     m->rope = tables_rope(k, &m->arch);
 }
@@ -28,6 +30,7 @@ void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const 
 void model_destroy(Model *m) {
     if (!m->k) return;
     zero_state_destroy(&m->zero);
+    lora_destroy(m);
     group_destroy(&m->kv);
     weights_free(&m->weights);
     if (m->rope) m->k->mem_destroy(m->rope);
@@ -35,13 +38,38 @@ void model_destroy(Model *m) {
     *m = (Model){0};
 }
 
-void model_open(const Model *m, int block, int next) { zero_open(&m->zero, block, next); }
-Dev *model_weight(const Model *m, int block, WeightRole role) { return zero_weight(&m->zero, block, role); }
-void model_grad_open(Model *m, int block) { zero_grad_open(&m->zero, block); }
-Dev *model_grad(const Model *m, int block, WeightRole role) { return zero_grad(&m->zero, block, role); }
-void model_grad_close(Model *m, int block) { zero_grad_close(&m->zero, block); }
-void model_gather(const Model *m) { zero_gather(&m->zero); }
-void model_release(const Model *m) { zero_release(&m->zero); }
+void model_open(const Model *m, int block, int next) {
+    if (m->lora) lora_open(m, block, next);
+    else zero_open(&m->zero, block, next);
+}
+
+Dev *model_weight(const Model *m, int block, WeightRole role) {
+    return m->lora ? lora_weight(m, block, role) : zero_weight(&m->zero, block, role);
+}
+
+void model_grad_open(Model *m, int block) {
+    if (m->lora) lora_grad_open(m, block);
+    else zero_grad_open(&m->zero, block);
+}
+
+Dev *model_grad(const Model *m, int block, WeightRole role) {
+    return m->lora ? lora_grad(m, block, role) : zero_grad(&m->zero, block, role);
+}
+
+void model_grad_close(Model *m, int block) {
+    if (m->lora) lora_grad_close(m, block);
+    else zero_grad_close(&m->zero, block);
+}
+
+void model_gather(const Model *m) {
+    if (m->lora) lora_gather(m);
+    else zero_gather(&m->zero);
+}
+
+void model_release(const Model *m) {
+    if (m->lora) lora_release(m);
+    else zero_release(&m->zero);
+}
 
 static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? KERNEL_NORM_LN : KERNEL_NORM_RMS; }
 
@@ -193,6 +221,7 @@ void model_bwd(Model *m, Acts *a) {
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
     const ZeroState *z = &m->zero;
     int64_t own_first = 0, own_n = n;
+    if (m->lora) z = lora_home(m, w, &w);
     if (z->w.owned_only) shard_cut(&z->map, w->block, z->shard, w->offset + first, n, &own_first, &own_n);
     if (own_n == 0) return;
     const void *from = values + own_first;

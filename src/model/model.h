@@ -10,6 +10,7 @@
 #ifndef DS_MODEL_H
 #define DS_MODEL_H
 
+#include "arch/adapters.h"
 #include "data/pack.h"
 #include "model/acts.h"
 #include "zero/zero_state.h"
@@ -21,8 +22,9 @@ typedef struct {
     const Kernels *k;   // view
     DType dt;           // of compute
     Group *kv;          // the tensor ranks with the same key heads; NULL: no others have them
-    ZeroState zero;
-    Dev *rope; // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
+    ZeroState zero;     // all weights, or with adapters those that are trained
+    struct Lora *lora;  // NULL: no adapters
+    Dev *rope;          // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
     int64_t rope_rows;
     Dev *slopes; // fp32 [own heads] ALiBi; NULL without
 } Model;
@@ -34,10 +36,11 @@ typedef struct {
     const int32_t *first; // host [n_seq] position of each sequence's first row
 } ModelCache;
 
-// Weights are zero afterwards (model_init_random, or set through model_weight_set). layout must outlive m; its tensor
-// group has at most arch_part_limit ranks. Owner: caller, model_destroy. Collective on the tensor group.
+// adapters: NULL or of rank 0: none. Weights are zero afterwards (model_init_random, or set through model_weight_set).
+// layout must outlive m; its tensor group has at most arch_part_limit ranks. Owner: caller, model_destroy. Collective
+// on the tensor group.
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training);
+                  ZeroTraining training, const AdapterCfg *adapters);
 void model_destroy(Model *m);
 
 // Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest
@@ -66,8 +69,8 @@ void model_release(const Model *m);
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
 
-// Normal (init_std, keyed by seed and the weight's name), zero and one, as weights.h says; only weights of `block`, or
-// all (-1).
+// Normal (init_std, keyed by seed and the weight's name), uniform, zero and one, as weights.h says; only weights of
+// `block`, or all (-1); adapters in any case.
 void model_init_random(Model *m, uint64_t seed, int block);
 
 // x dt [n] = sum over the tensor group. Collective on it.

@@ -20,7 +20,7 @@ static void update_weight(Optim *o, const Weight *w, AdamwArgs args) {
         update_part(o, w->block, w->offset + first + at, ds_min(STORE_LEASE, n - at), args);
 }
 
-void adamw_update(Optim *o, double lr, double grad_scale, int64_t step) {
+void adamw_update(Optim *o, double lr, double adapter_lr, double grad_scale, int64_t step) {
     const OptimCfg *c = &o->cfg;
     AdamwArgs args = {.lr = (float)lr,
                       .beta1 = (float)c->beta1,
@@ -30,5 +30,9 @@ void adamw_update(Optim *o, double lr, double grad_scale, int64_t step) {
                       .correction1 = (float)(1 - pow(c->beta1, (double)step)),
                       .correction2 = (float)(1 - pow(c->beta2, (double)step)),
                       .grad_scale = (float)grad_scale};
-    for (int i = 0; i < o->z->weights->n; i++) update_weight(o, &o->z->weights->w[i], args);
+    for (int i = 0; i < o->z->weights->n; i++) {
+        const Weight *w = &o->z->weights->w[i];
+        args.lr = (float)(w->adapter ? adapter_lr : lr);
+        update_weight(o, w, args);
+    }
 }

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/mem.h"
 #include "optim/adamw.h"
 
 void optim_create(Optim *o, ZeroState *z, const OptimCfg *cfg, double ema_beta) {
@@ -50,6 +51,24 @@ void optim_ema_reset(Optim *o) {
     if (o->ema.data) each_part(o, ema_set);
 }
 
+static void exchange(Optim *o, int block, int64_t first, int64_t n) {
+    const Kernels *k = o->z->k;
+    const size_t bytes = (size_t)n * sizeof(float);
+    float *weights = MEM_NEW(float, 2 * n), *average = weights + n;
+    k->copy_out(weights, optim_lease(o, 0, block, first, n), bytes);
+    k->copy_out(average, optim_lease(o, 3, block, first, n), bytes);
+    k->copy_in(optim_lease(o, 3, block, first, n), weights, bytes);
+    optim_return(o, 3, block, first, n);
+    k->copy_in(optim_lease(o, 0, block, first, n), average, bytes);
+    optim_return(o, 0, block, first, n);
+    mem_free(weights);
+}
+
+void optim_swap_ema(Optim *o) {
+    each_part(o, exchange);
+    zero_master_spread(o->z);
+}
+
 void optim_begin(Optim *o) { zero_step_begin(o->z); }
 
 double optim_reduce(Optim *o) {
@@ -60,8 +79,11 @@ double optim_reduce(Optim *o) {
 
 double optim_apply(Optim *o) {
     double lr = sched_lr(&o->cfg.sched, o->steps);
+    Sched adapters = o->cfg.sched;
+    adapters.lr = o->cfg.adapter_lr;
     double scale = o->cfg.clip > 0 && o->norm > o->cfg.clip ? o->cfg.clip / o->norm : 1;
-    adamw_update(o, lr, scale, ++o->steps);
+    adamw_update(o, lr, sched_lr(&adapters, o->steps), scale, o->steps + 1);
+    o->steps++;
     zero_weights_changed(o->z);
     if (o->ema.data) each_part(o, ema_move);
     return lr;

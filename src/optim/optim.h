@@ -10,6 +10,7 @@ typedef struct {
     double beta1, beta2, eps, weight_decay;
     double clip; // largest global norm; 0: not clipped
     Sched sched;
+    double adapter_lr; // peak learning rate of low-rank adapters; their schedule is the same
 } OptimCfg;
 
 typedef struct {
@@ -28,6 +29,10 @@ void optim_destroy(Optim *o);
 
 // Average = weights as they are. Not collective.
 void optim_ema_reset(Optim *o);
+
+// Weights and average change places: to use or write the average as a model; again to go on. Needs an average.
+// Collective on the zero group.
+void optim_swap_ema(Optim *o);
 
 // Clears the gradients before the first backward pass of a step. Not collective.
 void optim_begin(Optim *o);

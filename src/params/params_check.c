@@ -91,10 +91,11 @@ static Err resolve(Params *p) {
 static Err check_built_model(const Params *p, const char *section, const ModelParams *m) {
     Err err = DS_OK;
     char at[1024];
-    REFUSE(m->lora_rank > 0, section, "lora_rank", "adapters are not built yet; expected 0");
+    REFUSE(m->lora_rank > 0 && m == &p->reference.common, section, "lora_rank", "expected 0: this model is frozen");
     REFUSE(m->arch[0] && !m->model[0] && m != &p->actor.common, section, "arch",
            "only [actor] begins a new model; here it tells a plan the shape of model = FILE, which is missing");
-    REFUSE(m->only_optimize_lora, section, "only_optimize_lora", "expected no where lora_rank = 0");
+    REFUSE(m->only_optimize_lora && m->lora_rank == 0, section, "only_optimize_lora",
+           "expected no where lora_rank = 0");
 done:
     return err;
 }

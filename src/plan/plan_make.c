@@ -5,7 +5,7 @@
 #include "comm/coll.h"
 #include "gen/kvcache.h"
 #include "gen/decode.h"
-#include "model/model.h"
+#include "model/new_model.h"
 #include "optim/optim.h"
 #include "plan/plan.h"
 #include "plan/plan_models.h"
@@ -27,11 +27,7 @@ typedef struct {
 static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     const PlanModel *x = &d->all->model[role];
     const OptimCfg cfg = {0};
-    const ZeroTraining training = !trained                              ? ZERO_FROZEN
-                                  : x->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
-                                                                        : ZERO_TRAINED;
-    model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, (int)x->keys->zero_stage,
-                 training);
+    new_model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, x->keys, trained);
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
@@ -89,7 +85,8 @@ static int64_t turns_of(const Dry *d, double step_tokens, int64_t micro_tokens) 
 
 static int64_t checkpoint_bytes(const Dry *d, PlanRole role) {
     if (!d->optim[role].z) return 0;
-    return arch_param_count(&d->model[role].arch) * (int64_t)sizeof(float) * (d->optim[role].ema.data ? 4 : 3);
+    return weights_whole_count(d->model[role].zero.weights) * (int64_t)sizeof(float) *
+           (d->optim[role].ema.data ? 4 : 3);
 }
 
 // Forward FLOP of `tokens` tokens in sequences of `length`: products with the weights, and attention's.

@@ -7,7 +7,7 @@
 #include "data/dataset.h"
 #include "io/modelfile.h"
 #include "model/load.h"
-#include "model/new_arch.h"
+#include "model/new_model.h"
 
 // What the data sets tell, if they are there: lengths, and the tokenizer's size (0: unknown).
 static Err read_data(const Params *p, PlanModels *m, int64_t *vocab) {
@@ -48,7 +48,7 @@ static Err find_model(const Params *p, PlanModels *m, PlanRole role, PlanRole fr
         DS_TRY(load_arch(file, path, (int)head, &x->arch));
         x->source = mem_strdup(path);
     } else if (x->keys->arch[0]) {
-        DS_TRY(new_arch(p, x->keys, 0, head, &x->arch));
+        DS_TRY(new_model_arch(p, x->keys, 0, head, &x->arch));
         x->source = mem_printf("%s%sarch = %s", path, path[0] ? " is not there: " : "", x->keys->arch);
     } else if (from != role) {
         x->arch = m->model[from].arch;
@@ -60,7 +60,7 @@ static Err find_model(const Params *p, PlanModels *m, PlanRole role, PlanRole fr
         DS_CHECK(
             vocab > 0, DS_ERR_PARAMS,
             "the plan needs the number of tokens: [actor] arch = NAME, or a data set with a tokenizer in [data] file");
-        DS_TRY(new_arch(p, x->keys, vocab, head, &x->arch));
+        DS_TRY(new_model_arch(p, x->keys, vocab, head, &x->arch));
         x->source = mem_strdup("[actor] arch_*");
     }
 done:

@@ -102,8 +102,8 @@ static Err open_models(Run *run, Ppo *s) {
     own.model = empty;
     char *reward = role_source(run, &own, after_rm, 1, p->reward.common.model);
     char *critic = role_source(run, &p->critic.common, NULL, 0, reward ? reward : actor);
-    OptimCfg actor_cfg = role_optim(&p->ppo.train, p->ppo.train.lr, 1);
-    OptimCfg critic_cfg = role_optim(&p->ppo.train, p->ppo.critic_lr, 1);
+    OptimCfg actor_cfg = role_optim(&p->ppo.train, p->ppo.train.lr, p->actor.common.lora_lr, 1);
+    OptimCfg critic_cfg = role_optim(&p->ppo.train, p->ppo.critic_lr, p->critic.common.lora_lr, 1);
     DS_TRY(open_role(run, &s->actor, "actor", &p->actor.common, actor, ARCH_HEAD_LM, &actor_cfg,
                      p->ppo.ema ? p->ppo.ema_beta : -1));
     DS_TRY(open_role(run, &s->critic, "critic", &p->critic.common, critic, ARCH_HEAD_SCALAR, &critic_cfg, -1));
@@ -174,8 +174,9 @@ static void count_steps(const Run *run, Ppo *s) {
     s->steps = ds_ceil_div(s->n_usable * t->epochs, run->p->ppo.rollout_batch);
     if (t->max_steps > 0 && s->steps > t->max_steps) s->steps = t->max_steps;
     const int64_t updates = ppo_update_count(&s->update.cfg, answers);
-    s->actor.optim.cfg = role_optim(t, t->lr, (s->steps - ds_min(s->steps, run->p->ppo.critic_warmup)) * updates);
-    s->critic.optim.cfg = role_optim(t, run->p->ppo.critic_lr, s->steps * updates);
+    s->actor.optim.cfg = role_optim(t, t->lr, run->p->actor.common.lora_lr,
+                                    (s->steps - ds_min(s->steps, run->p->ppo.critic_warmup)) * updates);
+    s->critic.optim.cfg = role_optim(t, run->p->ppo.critic_lr, run->p->critic.common.lora_lr, s->steps * updates);
 }
 
 Err ppo_setup_open(Run *run, Ppo *s) {

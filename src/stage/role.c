@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "model/load.h"
-#include "model/new_arch.h"
+#include "model/new_model.h"
 
 DType role_dtype(DType wished) {
     static bool said;
@@ -30,12 +30,13 @@ char *role_source(const Run *run, const ModelParams *keys, const char *const *na
     return fallback && fallback[0] ? mem_strdup(fallback) : NULL;
 }
 
-OptimCfg role_optim(const TrainParams *t, double lr, int64_t total_steps) {
+OptimCfg role_optim(const TrainParams *t, double lr, double adapter_lr, int64_t total_steps) {
     return (OptimCfg){.beta1 = t->beta1,
                       .beta2 = t->beta2,
                       .eps = t->eps,
                       .weight_decay = t->weight_decay,
                       .clip = t->clip,
+                      .adapter_lr = adapter_lr,
                       .sched = {.form = (SchedForm)t->schedule,
                                 .lr = lr,
                                 .total_steps = total_steps,
@@ -62,14 +63,6 @@ done:
     return err;
 }
 
-static Err check_tensor(const Run *run, const char *name, const Arch *a) {
-    const int size = group_size(run->layout.tensor);
-    if (size <= arch_part_limit(a)) return DS_OK;
-    return err_set(DS_ERR_PARAMS,
-                   "[layout] tensor = %d: the %s has %lld heads, so that it can be split over %lld at most", size, name,
-                   (long long)a->heads, (long long)arch_part_limit(a));
-}
-
 static const char *role_words(const RoleSpec *spec) { return spec->path ? spec->path : "random weights"; }
 
 Err role_open(Run *run, const RoleSpec *spec, Role *role) {
@@ -82,16 +75,14 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
         if (!err) err = load_arch(file, spec->path, spec->head, &arch);
         if (!err) err = check_tokenizer(run, file, &arch, spec->path);
     } else {
-        err = run->tok ? new_arch(run->p, spec->keys, tok_vocab_size(run->tok), spec->head, &arch)
+        err = run->tok ? new_model_arch(run->p, spec->keys, tok_vocab_size(run->tok), spec->head, &arch)
                        : err_set(DS_ERR_PARAMS,
                                  "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
     }
-    if (!err) err = check_tensor(run, spec->name, &arch);
+    if (!err) err = new_model_check(&arch, group_size(run->layout.tensor), spec->keys, spec->name);
     DS_TRY(agree_err(run->world, err));
-    model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, (int)spec->keys->zero_stage,
-                 !spec->trained                           ? ZERO_FROZEN
-                 : spec->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
-                                                          : ZERO_TRAINED);
+    new_model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, spec->keys,
+                     spec->trained);
     model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
     if (file) err = load_weights(&role->model, file, spec->path);
     DS_TRY(agree_err(run->world, err));
@@ -104,6 +95,9 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     char *words = arch_describe(&role->model.arch);
     log_info("  %-9s %s: %s, %s%s", spec->name, role->source, words, dtype_name(role->model.dt),
              spec->trained ? "" : ", frozen");
+    if (role->model.lora)
+        log_info("  %-9s adapters of rank %lld: %.2f M weights are trained", "", (long long)spec->keys->lora_rank,
+                 (double)weights_whole_count(role->model.zero.weights) / 1e6);
     mem_free(words);
 done:
     modelfile_close(&file);

@@ -31,7 +31,7 @@ void role_close(Role *role); // accepts a zero one
 char *role_source(const Run *run, const ModelParams *keys, const char *const *names, int n, const char *fallback);
 
 // The optimizer keys of a stage as the optimizer wants them. Not collective.
-OptimCfg role_optim(const TrainParams *train, double lr, int64_t total_steps);
+OptimCfg role_optim(const TrainParams *train, double lr, double adapter_lr, int64_t total_steps);
 
 // The dtype of compute for a wished one: bf16 becomes fp32, with words, where the device does not multiply bf16. Not
 // collective.

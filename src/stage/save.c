@@ -28,6 +28,7 @@ typedef struct {
     H5Piece *pieces;
     PieceRef *refs;
     int n_tensors, n_pieces;
+    bool own_data; // the pieces' data are the table's
     float *buffer; // [H5_ROW_MAX], for conversions
 } Table;
 
@@ -50,11 +51,11 @@ static void add_pieces(Table *t, const Weight *w, int kind, int64_t first, int64
 // Adds the tensor of kind `kind` (stored as `as`) of every weight. whole: this rank takes all of it where it owns all
 // (reading).
 static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
-    const ZeroState *z = &t->model->zero;
+    const ZeroState *z = &t->model->zero; // with adapters: what is trained
     const Group *data = run->layout.data;
     const int copies = group_size(data) / z->map.shards, copy = group_rank(data) / z->map.shards;
-    for (int i = 0; i < t->model->weights.n; i++) {
-        const Weight *w = &t->model->weights.w[i];
+    for (int i = 0; i < z->weights->n; i++) {
+        const Weight *w = &z->weights->w[i];
         int64_t first, n;
         shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
         if (!whole) { // the data ranks that have the same share the writing, of tensor ranks the first does it
@@ -69,7 +70,7 @@ static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
 }
 
 static void table_create(Table *t, const Model *m, const Optim *o, DType dtype) {
-    const int64_t n = (int64_t)m->weights.n * KINDS;
+    const int64_t n = (int64_t)ds_max(m->weights.n, m->zero.weights->n) * KINDS;
     *t = (Table){.model = m,
                  .optim = o,
                  .dtype = dtype,
@@ -80,10 +81,41 @@ static void table_create(Table *t, const Model *m, const Optim *o, DType dtype) 
 }
 
 static void table_destroy(Table *t) {
+    for (int i = 0; t->own_data && i < t->n_pieces; i++) mem_free((void *)(uintptr_t)t->pieces[i].data);
     mem_free(t->tensors);
     mem_free(t->pieces);
     mem_free(t->refs);
     mem_free(t->buffer);
+}
+
+// Elements of an open weight in the file's dtype. Owner: caller, mem_free.
+static void *copy_weight(const Table *t, const Weight *w, int64_t first, int64_t n) {
+    float *values = MEM_NEW(float, n);
+    model_weight_get(t->model, w, first, n, values);
+    if (t->dtype == DS_F32) return values;
+    uint16_t *half = MEM_NEW(uint16_t, n);
+    for (int64_t i = 0; i < n; i++) half[i] = f32_to_bf16(values[i]);
+    mem_free(values);
+    return half;
+}
+
+// The effective weights of a model with adapters, which nobody keeps: made block by block, each data rank copies its
+// share. Collective on the model's groups.
+static void add_effective(Table *t, const Run *run) {
+    const Model *m = t->model;
+    const int copies = group_size(run->layout.data), copy = group_rank(run->layout.data);
+    t->own_data = true;
+    for (int i = 0; i < m->weights.n; i++) {
+        const Weight *w = &m->weights.w[i];
+        const int64_t from = w->count * copy / copies, to = w->count * (copy + 1) / copies;
+        int piece = t->n_pieces;
+        if (i == 0 || w->block != m->weights.w[i - 1].block) model_open(m, w->block, -1);
+        set_tensor(&t->tensors[t->n_tensors], w, kind_group[KIND_WEIGHT], t->dtype);
+        add_pieces(t, w, KIND_WEIGHT, from, w->mine ? to - from : 0);
+        for (; piece < t->n_pieces; piece++)
+            t->pieces[piece].data = copy_weight(t, w, t->refs[piece].first, t->pieces[piece].count);
+        t->n_tensors++;
+    }
 }
 
 static void training_table(Table *t, const Run *run, const StageModel *m, bool whole) {
@@ -167,7 +199,9 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
     for (int i = 0; i < n; i++) {
         training_table(&tables[i], run, &models[i], false);
         DS_TRY(meta_fill(&metas[i], run, &models[i].model->arch));
-        list[i] = (CkptModel){.name = models[i].name, .source = source_of(run, &tables[i], &metas[i].meta)};
+        // What is trained beside a frozen model is not a model by itself.
+        const ModelMeta *meta = models[i].model->lora ? NULL : &metas[i].meta;
+        list[i] = (CkptModel){.name = models[i].name, .source = source_of(run, &tables[i], meta)};
     }
     CkptOptions options = {
         .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
@@ -206,7 +240,7 @@ done:
     return err;
 }
 
-Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, bool ema, DType dtype) {
+Err save_model(Run *run, const char *name, const Model *m, Optim *optim, bool ema, DType dtype) {
     Err err = DS_OK;
     Meta meta = {0};
     Table t = {0};
@@ -214,7 +248,11 @@ Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, b
     DS_TRY(agree_err(run->world, file_make_dirs(dir)));
     DS_TRY(meta_fill(&meta, run, &m->arch));
     table_create(&t, m, optim, dtype);
-    add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
+    if (m->lora) {
+        if (ema) optim_swap_ema(optim);
+        add_effective(&t, run);
+        if (ema) optim_swap_ema(optim);
+    } else add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
     ModelSource source = source_of(run, &t, &meta.meta);
     DS_TRY(modelfile_save(run->world, path, &source, files_of(run), NULL));
 done:

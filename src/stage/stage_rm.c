@@ -56,7 +56,7 @@ static Err setup(Run *run, void **self) {
                      .path = path,
                      .head = ARCH_HEAD_SCALAR,
                      .trained = true,
-                     .optim = role_optim(t, t->lr, s->steps),
+                     .optim = role_optim(t, t->lr, run->p->reward.common.lora_lr, s->steps),
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->reward));
     const Model *m = &s->reward.model;

@@ -63,7 +63,7 @@ static Err setup(Run *run, void **self) {
                      .path = model[0] ? model : NULL,
                      .head = ARCH_HEAD_LM,
                      .trained = true,
-                     .optim = role_optim(t, t->lr, s->steps),
+                     .optim = role_optim(t, t->lr, run->p->actor.common.lora_lr, s->steps),
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->actor));
     const Model *m = &s->actor.model;

@@ -116,6 +116,7 @@ void zero_gather(const ZeroState *z) {
 void zero_release(const ZeroState *z) { store_destroy(&z->work->all); }
 
 void zero_weights_changed(ZeroState *z) {
+    z->version++;
     for (int p = 0; p < PLACES; p++) {
         coll_finish(&z->work->place[p].pending);
         z->work->place[p].block = -1;

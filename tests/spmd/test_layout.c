@@ -20,7 +20,7 @@ static float *gradient(const Group *g, int64_t micro, bool library, int64_t *n) 
     Layout layout;
     layout_create(&layout, g, (LayoutWish){0});
     layout.library = library;
-    model_create(&m, kernels, &arch, DS_F32, &layout, 0, true);
+    model_create(&m, kernels, &arch, DS_F32, &layout, 0, true, NULL);
     model_init_random(&m, 5, -1);
     backward(&m, &layout, micro, false);
     zero_grad_finish(&m.zero);
@@ -78,7 +78,7 @@ static Xxh128Hex train(const Case *c, DType dt, double *norm) {
     Layout layout;
     layout_create(&layout, c->g, (LayoutWish){.zero = c->zero, .lanes = c->lanes});
     layout.library = c->library;
-    model_create(&m, kernels, &arch, dt, &layout, c->stage, true);
+    model_create(&m, kernels, &arch, dt, &layout, c->stage, true, NULL);
     model_init_random(&m, 5, -1);
     zero_master_reset(&m.zero);
     optim_create(&o, &m.zero, &tiny_optim, -1);
@@ -152,7 +152,7 @@ static void sent_bytes(void **state) {
         Model m;
         Optim o;
         const OptimCfg cfg = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .sched = {.form = SCHED_CONSTANT, .lr = 1e-2}};
-        model_create(&m, kernels, &arch, DS_BF16, &world, stage, true);
+        model_create(&m, kernels, &arch, DS_BF16, &world, stage, true, NULL);
         model_init_random(&m, 5, -1);
         optim_create(&o, &m.zero, &cfg, -1);
         const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
@@ -181,7 +181,7 @@ static void same_answers(void **state) {
     (void)state;
     Arch arch = tiny_arch();
     Model m;
-    model_create(&m, kernels, &arch, DS_F32, &world, 0, false);
+    model_create(&m, kernels, &arch, DS_F32, &world, 0, false, NULL);
     model_init_random(&m, 5, -1);
     static int32_t ids[3][PROMPTS * NEW];
     static float logp[3][PROMPTS * NEW];

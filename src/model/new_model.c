@@ -1,0 +1,64 @@
+// new_model.c: see new_model.h.
+#include "model/new_model.h"
+
+#include "arch/arch_known.h"
+
+Err new_model_arch(const Params *p, const ModelParams *keys, int64_t vocab, ArchHead head, Arch *a) {
+    Err err = DS_OK;
+    if (keys->arch[0]) {
+        DS_TRY(arch_known(keys->arch, a));
+        DS_CHECK(vocab <= a->vocab, DS_ERR_PARAMS, "arch = %s has %lld tokens, the data set's tokenizer %lld",
+                 keys->arch, (long long)a->vocab, (long long)vocab);
+        a->head = head;
+        goto done;
+    }
+    arch_family_defaults(a, (ArchFamily)p->actor.arch_family);
+    a->layers = p->actor.arch_layers;
+    a->width = a->embed_width = p->actor.arch_width;
+    a->heads = p->actor.arch_heads;
+    a->kv_heads = p->actor.arch_kv_heads;
+    a->ffn = p->actor.arch_ffn;
+    a->max_positions = p->actor.arch_positions;
+    a->init_std = p->actor.arch_std;
+    a->tied = p->actor.arch_tied;
+    a->vocab = vocab;
+    DS_CHECK(a->width % a->heads == 0, DS_ERR_PARAMS, "[actor] arch_heads = %lld does not divide arch_width = %lld",
+             (long long)a->heads, (long long)a->width);
+    a->head_dim = a->width / a->heads;
+    if (a->pos == ARCH_POS_ROPE) a->rotary_dim = a->family == ARCH_NEOX ? a->head_dim / 4 / 2 * 2 : a->head_dim;
+    a->head = head;
+    DS_TRY(arch_check(a, "[actor] arch_*"));
+done:
+    return err;
+}
+
+static AdapterCfg adapters(const ModelParams *keys) {
+    return (AdapterCfg){.rank = keys->lora_rank,
+                        .alpha = keys->lora_alpha,
+                        .modules = keys->lora_modules.item,
+                        .n_modules = keys->lora_modules.n,
+                        .only = keys->only_optimize_lora};
+}
+
+Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const char *what) {
+    if (tensor > arch_part_limit(a))
+        return err_set(DS_ERR_PARAMS,
+                       "[layout] tensor = %d: the %s has %lld heads, so that it can be split over %lld ranks at most",
+                       tensor, what, (long long)a->heads, (long long)arch_part_limit(a));
+    const AdapterCfg cfg = adapters(keys);
+    WeightList list;
+    weights_build(a, &list);
+    Err err = adapters_check(&list, &cfg, what);
+    weights_free(&list);
+    return err;
+}
+
+void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,
+                      const ModelParams *keys, bool trained) {
+    const AdapterCfg cfg = adapters(keys);
+    model_create(m, k, a, dt, layout, (int)keys->zero_stage,
+                 !trained                           ? ZERO_FROZEN
+                 : keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
+                                                    : ZERO_TRAINED,
+                 trained ? &cfg : NULL);
+}

@@ -1,0 +1,21 @@
+// new_model.h: models as params describe them.
+#ifndef DS_NEW_MODEL_H
+#define DS_NEW_MODEL_H
+
+#include "model/model.h"
+#include "params/params.h"
+
+// The published shape that `keys` name, else the one of [actor] arch_* with `vocab` tokens; with this head. Not
+// collective. DS_ERR_PARAMS, DS_ERR_DATA.
+Err new_model_arch(const Params *p, const ModelParams *keys, int64_t vocab, ArchHead head, Arch *a);
+
+// Whether a model of this shape can be split over `tensor` ranks and has what `keys` want adapted; `what` (a role's
+// name) begins the message. Not collective. DS_ERR_PARAMS.
+Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const char *what);
+
+// model_create with the ZeRO stage, adapters and offload of `keys`; frozen models have no adapters. Collective on the
+// tensor group.
+void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,
+                      const ModelParams *keys, bool trained);
+
+#endif
