@@ -235,6 +235,7 @@ static void test_no_strip(void **state) {
         r.space = H5Screate_simple(kind ? 3 : 2, shape, NULL);
         hid_t src = H5Screate_simple(1, kind ? &n : &shape[0], NULL), whole = H5Scopy(r.space);
         H5Sselect_hyperslab(whole, H5S_SELECT_SET, start, kind ? NULL : third, kind ? corner : two, NULL);
+        H5Sselect_hyperslab(src, H5S_SELECT_SET, start, NULL, kind ? &n : &shape[0], NULL);
         assert_true(H5Pset_virtual(r.dcpl, whole, "bad.shards/00000.h5", "/x", src) >= 0);
         H5Sclose(src), H5Sclose(whole);
         raw_end(r, NULL);

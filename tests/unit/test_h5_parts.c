@@ -191,11 +191,12 @@ static void test_hostile_hashes(void **state) {
                  {"0 8 %1$s 2 2\n2 16 %2$s 4\n", "are damaged"},
                  {"0 8 %1$s 2\n2 16 %2$s 4", "are damaged"},
                  {"0 8 %1$s %1$s%2$s%3$s\n", "are damaged"},
+                 {"0 8 %1$s %4$200d\n2 16 %2$s 4\n", "are damaged"},
                  {"0 0 %1$s\n0 24 %3$s\n", "are damaged"}};
     for (int i = 0; i < DS_COUNT(cases); i++) {
         H5File *f;
-        char text[300];
-        snprintf(text, sizeof text, cases[i].format, a.hex, b.hex, all.hex);
+        char text[400];
+        snprintf(text, sizeof text, cases[i].format, a.hex, b.hex, all.hex, 2);
         ok(h5_create(F("hash.h5"), &f));
         ok(h5_write_new(f, "/w", DS_F32, 2, shape, x));
         ok(h5_attr_put_str(f, "/w", "xxh3_128", text));
