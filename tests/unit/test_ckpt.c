@@ -98,10 +98,17 @@ static void test_manifest(void **state) {
     ok(manifest_add_file(&m, in(own, "m"), "trainer.h5"));
     ok(manifest_add_file(&m, in(own, "m"), "actor.shards/00000.h5"));
     manifest_add_rows(&m, "actor.h5", "/weights/x", (H5Runs){0, 10, 0}, hash_xxh128("x", 1));
+    manifest_add_rows(&m, "actor.h5", "/weights/y", (H5Runs){3, 4, 4}, hash_xxh128("x", 1)); // one run
+    manifest_add_rows(&m, "actor.h5", "/weights/y", (H5Runs){3, 8, 4}, hash_xxh128("x", 1));
     ok(manifest_write(&m, in(own, "m"), &a));
     ok(manifest_read(&back, in(own, "m"), &b));
     assert_string_equal(a.hex, b.hex);
-    assert_int_equal(back.n, 3);
+    assert_int_equal(back.n, 5);
+    assert_int_equal(strncmp(back.line[2], "rows 0 10 ", 10), 0);
+    assert_int_equal(strncmp(back.line[3], "rows 3 4 ", 9), 0);
+    char *line = mem_printf("runs 3 8 %s 4 actor.h5:/weights/y", hash_xxh128("x", 1).hex);
+    assert_string_equal(back.line[4], line);
+    mem_free(line);
     ok(manifest_check_sizes(&back, in(own, "m")));
     ok(manifest_check_hashes(&back, in(own, "m"), 0, 1));
     ok(file_write_atomic(in(own, "m/actor.shards/00000.h5"), "0123456780", 10));
@@ -122,6 +129,9 @@ static void test_manifest(void **state) {
                                "\n",
                                "file 1 00000000000000000000000000000000 a.shards/../b\n",
                                "rows 1 2 00000000000000000000000000000000 \n",
+                               "runs 1 2 00000000000000000000000000000000 1\n",
+                               "runs 1 2 00000000000000000000000000000000 actor.h5:/x\n",
+                               "runs 1 2 0000000000000000000000000000000 1 actor.h5:/x\n",
                                "file 1 00000000000000000000000000000000 a.shards/.b\n"};
     for (int i = 0; i < DS_COUNT(bad); i++) {
         expect(manifest_unpack(&m, bad[i], strlen(bad[i]), "test"), DS_ERR_DATA, "line 1 is damaged");
@@ -160,7 +170,7 @@ static void test_starts(void **state) {
 
 // ---- a small model over all ranks ----
 
-enum { TENSORS = 4, MAX_PIECES = 2 * TENSORS };
+enum { TENSORS = 4, MAX_STRIPS = 3, MAX_PIECES = 3 * MAX_STRIPS * TENSORS };
 
 static const H5Tensor tensors[TENSORS] = {
     {.path = "/weights/a.weight", .dtype = DS_F32, .ndim = 2, .shape = {37, 11}},
@@ -177,25 +187,43 @@ typedef struct {
     int64_t step;
 } Share;
 
-// This rank's share of all tensors as one flat sequence.
-static Share cut(int rank, int size, int64_t step) {
+// Strips of columns that the matrices are saved in: those of so many tensor ranks.
+static int strips = 1;
+
+// Strip number k of n of a tensor; a vector is the first rank's.
+static H5Runs held(const H5Tensor *t, int k, int n) {
+    if (t->ndim == 1 || n == 1) return (H5Runs){0, k ? 0 : h5_tensor_count(t), 0};
+    int64_t from = t->shape[1] * k * k / (n * n), to = t->shape[1] * (k + 1) * (k + 1) / (n * n);
+    return (H5Runs){from, t->shape[0] * (to - from), to - from};
+}
+
+// This rank's share of all tensors as one flat sequence, strip after strip: the cuts fall anywhere inside rows.
+static Share cut(int rank, int size, int n, int64_t step) {
     Share s = {.step = step};
     int64_t total = 0, at = 0;
     for (int i = 0; i < TENSORS; i++) total += h5_tensor_count(&tensors[i]);
     int64_t lo = total * rank / size, hi = total * (rank + 1) / size;
-    for (int i = 0; i < TENSORS; i++) {
-        int64_t count = h5_tensor_count(&tensors[i]), from = ds_max(lo, at), to = ds_min(hi, at + count);
-        if (from < to) s.piece[s.n++] = (H5Piece){.tensor = i, .first = from - at, .count = to - from};
-        at += count;
-    }
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < TENSORS; i++) {
+            H5Runs strip = held(&tensors[i], k, n), r;
+            for (int64_t from = ds_max(lo, at), to = ds_min(hi, at + strip.count); from < to; from += r.count) {
+                r = h5_runs_part(strip, tensors[i].shape[1], from - at, to - from);
+                s.piece[s.n++] = (H5Piece){.tensor = i, .first = r.first, .count = r.count, .run = r.run};
+            }
+            at += strip.count;
+        }
     return s;
+}
+
+static int64_t place(const H5Piece *p, int64_t k) {
+    return p->run ? p->first + k / p->run * tensors[p->tensor].shape[1] + k % p->run : p->first + k;
 }
 
 static Err give(void *context, int piece, int64_t offset, int64_t count, void *out) {
     const Share *s = context;
     const H5Piece *p = &s->piece[piece];
     for (int64_t i = 0; i < count; i++) {
-        float v = element(p->tensor, p->first + offset + i, s->step);
+        float v = element(p->tensor, place(p, offset + i), s->step);
         if (tensors[p->tensor].dtype == DS_F32) ((float *)out)[i] = v;
         else ((uint16_t *)out)[i] = f32_to_bf16(v);
     }
@@ -207,12 +235,11 @@ static Err take(void *context, int piece, int64_t offset, int64_t count, const v
     const Share *s = context;
     const H5Piece *p = &s->piece[piece];
     for (int64_t i = 0; i < count; i++) {
-        float v = element(p->tensor, p->first + offset + i, s->step);
+        float v = element(p->tensor, place(p, offset + i), s->step);
         bool same = tensors[p->tensor].dtype == DS_F32 ? ((const float *)data)[i] == v
                                                        : ((const uint16_t *)data)[i] == f32_to_bf16(v);
         if (!same)
-            return err_set(DS_ERR_DATA, "wrong element %d of %s", (int)(p->first + offset + i),
-                           tensors[p->tensor].path);
+            return err_set(DS_ERR_DATA, "wrong element %d of %s", (int)place(p, offset + i), tensors[p->tensor].path);
     }
     return DS_OK;
 }
@@ -222,7 +249,7 @@ static Group *pairs;
 static const Group *sharing;
 
 static Err save(const Group *g, const char *dir, const char *stage, int64_t step, ModelFiles files, int keep) {
-    Share s = cut(group_rank(g), group_size(g), step);
+    Share s = cut(group_rank(g), group_size(g), strips, step);
     const CkptModel models[2] = {{"actor", {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing}},
                                  {"critic", {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing}}};
     const CkptOptions o = {dir, stage, step, files, keep};
@@ -236,7 +263,7 @@ static Err save(const Group *g, const char *dir, const char *stage, int64_t step
     return err;
 }
 
-// The checkpoint loads in `size` shares, all of them by this rank.
+// The checkpoint loads in `size` shares, all of them by this rank, of one, two and three tensor ranks.
 static void load(const char *path, int64_t step, int size) {
     Kv *kv;
     H5File *f;
@@ -247,10 +274,11 @@ static void load(const char *path, int64_t step, int size) {
     kv_destroy(&kv);
     char *model = ckpt_model_path(path, "critic");
     ok(h5_open_checked(model, &f));
-    for (int r = 0; r < size; r++) {
-        Share s = cut(r, size, step);
-        ok(h5_parts_read(f, tensors, TENSORS, s.piece, s.n, take, &s));
-    }
+    for (int n = 1; n <= MAX_STRIPS; n++)
+        for (int r = 0; r < size; r++) {
+            Share s = cut(r, size, n, step);
+            ok(h5_parts_read(f, tensors, TENSORS, s.piece, s.n, take, &s));
+        }
     ok(h5_parts_verify(f, tensors, TENSORS, 0, 1));
     h5_close(&f);
     mem_free(model);
@@ -308,6 +336,33 @@ static void test_save_and_load(void **state) {
     expect(save(g, dir, "dpo", 1, MODEL_FILES_SHARDS, 1), DS_ERR_BUG, "not a checkpoint's name");
 }
 
+// As above with matrices in strips: a shard a rank, one for two ranks, one file.
+static void test_save_strips(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96];
+    Manifest m;
+    Xxh128Hex hash;
+    snprintf(dir, sizeof dir, "%s/tp", all);
+    for (strips = 2; strips <= MAX_STRIPS; strips++)
+        for (int kind = 0; kind < 3; kind++) {
+            sharing = kind == 1 ? pairs : NULL;
+            ok(save(g, dir, "ppo", 10 * strips + kind, kind == 2 ? MODEL_FILES_ONE : MODEL_FILES_SHARDS, 1));
+            char name[32];
+            snprintf(name, sizeof name, "ppo-%06d", 10 * strips + kind);
+            expect_newest(g, dir, name);
+            load(in(dir, name), 10 * strips + kind, 4);
+            ok(manifest_read(&m, in(dir, name), &hash));
+            int runs = 0;
+            for (int64_t i = 0; i < m.n; i++) runs += !strncmp(m.line[i], "runs ", 5);
+            assert_true(runs >= 2 * 3 * strips); // two models of three matrices
+            manifest_free(&m);
+            coll_barrier(g);
+        }
+    strips = 1;
+    sharing = NULL;
+}
+
 // One file over shards over one file, under the same name.
 static void test_replaced_model(void **state) {
     (void)state;
@@ -318,14 +373,14 @@ static void test_replaced_model(void **state) {
         bool one_file = i % 2 == 0;
         H5Rows rows = {0};
         H5File *f;
-        Share s = cut(group_rank(g), group_size(g), i);
+        Share s = cut(group_rank(g), group_size(g), 1, i);
         const ModelSource source = {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing};
         ok(modelfile_save(g, path, &source, one_file ? MODEL_FILES_ONE : MODEL_FILES_SHARDS, i % 3 ? &rows : NULL));
         if (i % 3 && group_rank(g) == 0) assert_true(rows.n >= TENSORS);
         h5_rows_free(&rows);
         assert_int_equal(file_exists(in(all, "actor.shards")), !one_file);
         ok(h5_open_checked(path, &f));
-        s = cut(group_size(g) - 1 - group_rank(g), group_size(g), i);
+        s = cut(group_size(g) - 1 - group_rank(g), group_size(g), 1, i);
         ok(h5_parts_read(f, tensors, TENSORS, s.piece, s.n, take, &s));
         h5_close(&f);
         coll_barrier(g);
@@ -451,7 +506,7 @@ static void test_one_rank_fails(void **state) {
     const Group *g = group_world();
     char dir[96];
     snprintf(dir, sizeof dir, "%s/lie", all);
-    Share s = cut(group_rank(g), group_size(g), 1);
+    Share s = cut(group_rank(g), group_size(g), 1, 1);
     if (group_rank(g) == group_size(g) - 1) s.piece[0].count = 1 << 20; // lies about its share
     for (int files = 0; files < 3; files++) {
         sharing = files == 2 ? pairs : NULL;
@@ -504,6 +559,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_starts),
         cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_save_strips),
         cmocka_unit_test(test_replaced_model),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_clean),

@@ -290,7 +290,132 @@ static void test_virtual_bug(void **state) {
     const int64_t shape[2] = {4, 5};
     const H5Source hole[2] = {{0, "/w@0", {0, 9, 0}}, {1, "/w@9", {10, 10, 0}}};
     assert_int_equal(h5_create(F("hole.h5"), &f), DS_OK);
-    expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, hole, 2), DS_ERR_BUG, "the parts of /w leave a hole at element 9 of 20");
+    expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, hole, 2), DS_ERR_BUG,
+           "the parts of /w leave a hole at element 9 of 20");
+    h5_abandon(&f);
+}
+
+// ---- strips ----
+
+enum { ROWS = 11, COLS = 7 };
+
+static float at(int64_t row, int64_t col) { return (float)(100 * row + col); }
+
+// Every box of /w by h5_read_runs, as fp32 and as bf16.
+static void check_boxes(const H5File *f) {
+    float x[ROWS * COLS];
+    uint16_t b[ROWS * COLS];
+    for (int64_t row = 0; row < ROWS; row += 2)
+        for (int64_t col = 0; col < COLS; col++)
+            for (int64_t rows = 1; row + rows <= ROWS; rows += 3)
+                for (int64_t cols = 1; col + cols <= COLS; cols++) {
+                    const H5Runs r = {row * COLS + col, rows * cols, cols};
+                    assert_int_equal(h5_read_runs(f, "/w", DS_F32, r, x), DS_OK);
+                    assert_int_equal(h5_read_runs(f, "/w", DS_BF16, r, b), DS_OK);
+                    for (int64_t k = 0; k < r.count; k++) {
+                        assert_true(x[k] == at(row + k / cols, col + k % cols));
+                        assert_int_equal(b[k], f32_to_bf16(x[k]));
+                    }
+                }
+}
+
+static void test_strips(void **state) {
+    (void)state;
+    H5File *f;
+    const int64_t shape[2] = {ROWS, COLS}, cube[3] = {2, 3, 4};
+    float x[ROWS * COLS];
+    assert_int_equal(h5_create(F("strips.h5"), &f), DS_OK);
+    assert_int_equal(h5_dataset_create(f, "/w", DS_F32, 2, shape), DS_OK);
+    assert_int_equal(h5_write_new(f, "/cube", DS_F32, 3, cube, x), DS_OK);
+    for (int64_t col = 0, cols; col < COLS; col += cols) { // 1, 2 and 4 columns
+        cols = col + 1;
+        for (int64_t k = 0; k < ROWS * cols; k++) x[k] = at(k / cols, col + k % cols);
+        assert_int_equal(h5_write_runs(f, "/w", (H5Runs){col, ROWS * cols, cols}, x), DS_OK);
+    }
+    expect(h5_write_runs(f, "/w", (H5Runs){1, 2 * COLS, COLS}, x), DS_ERR_BUG, "from 1 on, in runs of 7");
+    assert_int_equal(h5_commit(&f), DS_OK);
+    f = open_ok(F("strips.h5"));
+    check_boxes(f);
+    const H5Runs bad[] = {{5, 6, 3}, {0, 7, 3}, {(ROWS - 1) * COLS, 4, 2}, {-1, 4, 2}, {0, 4, -2}, {4, INT64_MAX, 2}};
+    for (int i = 0; i < DS_COUNT(bad); i++)
+        expect(h5_read_runs(f, "/w", DS_F32, bad[i], x), DS_ERR_DATA, "/w has 77 elements, asked for");
+    expect(h5_read_runs(f, "/cube", DS_F32, (H5Runs){0, 4, 2}, x), DS_ERR_DATA, "/cube has 24 elements");
+    h5_close(&f);
+}
+
+static void test_strips_of_chunks(void **state) {
+    (void)state;
+    h5_init();
+    float x[ROWS * COLS];
+    const hsize_t shape[2] = {ROWS, COLS}, chunk[2] = {3, 4};
+    for (int64_t k = 0; k < ROWS * COLS; k++) x[k] = at(k / COLS, k % COLS);
+    hid_t id = H5Fcreate(F("chunks.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t s = H5Screate_simple(2, shape, NULL);
+    H5Pset_chunk(dcpl, 2, chunk);
+    H5Pset_deflate(dcpl, 6);
+    hid_t d = H5Dcreate2(id, "w", H5T_NATIVE_FLOAT, s, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    assert_true(H5Dwrite(d, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
+    H5Dclose(d), H5Sclose(s), H5Pclose(dcpl), H5Fclose(id);
+    H5File *f = open_ok(F("chunks.h5"));
+    check_boxes(f);
+    h5_close(&f);
+}
+
+// Conversions go in blocks of 65536: many runs in one, one run in several, and one that ends inside the next run.
+static void test_strips_in_blocks(void **state) {
+    (void)state;
+    H5File *f;
+    const int64_t shapes[][2] = {{3, 140001}, {600, 301}, {2, 70003}};
+    for (int i = 0; i < DS_COUNT(shapes); i++) {
+        const int64_t rows = shapes[i][0], cols = shapes[i][1], n = rows * cols, run = cols - 3;
+        uint16_t *b = MEM_NEW(uint16_t, n);
+        float *x = MEM_NEW(float, n);
+        for (int64_t k = 0; k < n; k++) b[k] = f32_to_bf16((float)(k % 9973));
+        assert_int_equal(h5_create(F("blocks.h5"), &f), DS_OK);
+        assert_int_equal(h5_write_new(f, "/w", DS_BF16, 2, shapes[i], b), DS_OK);
+        assert_int_equal(h5_commit(&f), DS_OK);
+        f = open_ok(F("blocks.h5"));
+        assert_int_equal(h5_read_runs(f, "/w", DS_F32, (H5Runs){2, rows * run, run}, x), DS_OK);
+        for (int64_t k = 0; k < rows * run; k++)
+            if (x[k] != bf16_to_f32(b[2 + k / run * cols + k % run])) fail_msg("[%d]: element %d", i, (int)k);
+        h5_close(&f);
+        mem_free(b), mem_free(x);
+    }
+}
+
+// s.h5 /w [11][7]: columns 0-2 by shard 0, 3-6 by shards 1 and 2, cut inside row 4.
+static void test_virtual_strips(void **state) {
+    (void)state;
+    H5File *f;
+    const H5Source s[] = {{0, "/w@0", {0, 33, 3}},
+                          {1, "/w@3", {3, 16, 4}},
+                          {1, "/w@31", {31, 1, 4}},
+                          {2, "/w@32", {32, 3, 4}},
+                          {2, "/w@38", {38, 24, 4}}};
+    const int64_t shape[2] = {ROWS, COLS};
+    float x[ROWS * COLS];
+    assert_int_equal(file_make_dirs(F("s.shards")), DS_OK);
+    for (int i = 0; i < DS_COUNT(s); i++) {
+        const H5Runs r = s[i].runs;
+        char path[64];
+        snprintf(path, sizeof path, F("s.shards/%05d.h5"), s[i].shard);
+        if (!i || s[i].shard != s[i - 1].shard) assert_int_equal(h5_create(path, &f), DS_OK);
+        for (int64_t k = 0; k < r.count; k++)
+            x[k] = at((r.first + k / r.run * COLS) / COLS, r.first % COLS + k % r.run);
+        assert_int_equal(h5_write_new(f, s[i].dataset, DS_F32, 1, &r.count, x), DS_OK);
+        if (i + 1 == DS_COUNT(s) || s[i].shard != s[i + 1].shard) assert_int_equal(h5_commit(&f), DS_OK);
+    }
+    assert_int_equal(h5_create(F("s.h5"), &f), DS_OK);
+    assert_int_equal(h5_write_virtual(f, "/w", DS_F32, 2, shape, s, DS_COUNT(s)), DS_OK);
+    assert_int_equal(h5_commit(&f), DS_OK);
+    f = open_ok(F("s.h5"));
+    assert_int_equal(h5_read(f, "/w", DS_F32, 0, ROWS * COLS, x), DS_OK);
+    for (int64_t k = 0; k < ROWS * COLS; k++) assert_true(x[k] == at(k / COLS, k % COLS));
+    check_boxes(f);
+    h5_close(&f);
+    assert_int_equal(h5_create(F("hole.h5"), &f), DS_OK);
+    expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, s, DS_COUNT(s) - 1), DS_ERR_BUG, "leave a hole at element 38");
+    expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, s + 1, DS_COUNT(s) - 1), DS_ERR_BUG, "a hole at element 0");
     h5_abandon(&f);
 }
 
@@ -407,6 +532,8 @@ int main(void) {
         cmocka_unit_test(test_attributes),       cmocka_unit_test(test_appender),
         cmocka_unit_test(test_replacing),        cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_virtual),          cmocka_unit_test(test_virtual_bug),
+        cmocka_unit_test(test_strips),           cmocka_unit_test(test_strips_of_chunks),
+        cmocka_unit_test(test_strips_in_blocks), cmocka_unit_test(test_virtual_strips),
         cmocka_unit_test(test_truncation),       cmocka_unit_test(test_bit_flips),
         cmocka_unit_test(test_no_handles_left),
     };

@@ -171,6 +171,78 @@ static void test_growing_source(void **state) {
     }
 }
 
+typedef struct {
+    hsize_t row, col, rows, cols; // rows = 0: there is none
+} Strip;
+
+// bad.h5 /x [6][8], mapped by strips to one data set of bad.shards/00000.h5 that holds enough for each.
+static void make_strips(const Strip *strip, int n) {
+    const hsize_t shape[2] = {6, 8}, elements = 48, zero = 0;
+    float x[48] = {0};
+    assert_int_equal(file_make_dirs(F("bad.shards")), DS_OK);
+    Raw r = raw_begin(F("bad.shards/00000.h5"), elements);
+    raw_end(r, x);
+    r = raw_begin(F("bad.h5"), elements);
+    H5Sclose(r.space);
+    r.space = H5Screate_simple(2, shape, NULL);
+    hid_t whole = H5Scopy(r.space), src = H5Screate_simple(1, &elements, NULL);
+    for (int i = 0; i < n && strip[i].rows; i++) {
+        const hsize_t start[2] = {strip[i].row, strip[i].col}, size[2] = {strip[i].rows, strip[i].cols};
+        const hsize_t held = size[0] * size[1];
+        H5Sselect_hyperslab(whole, H5S_SELECT_SET, start, NULL, size, NULL);
+        H5Sselect_hyperslab(src, H5S_SELECT_SET, &zero, NULL, &held, NULL);
+        assert_true(H5Pset_virtual(r.dcpl, whole, "bad.shards/00000.h5", "/x", src) >= 0);
+    }
+    H5Sclose(whole), H5Sclose(src);
+    raw_end(r, NULL);
+}
+
+static void test_strips(void **state) {
+    (void)state;
+    enum { N = 5 };
+    // a pinwheel, and the strips of two ranks, one cut inside a row
+    const Strip good[][N] = {{{0, 0, 2, 5}, {0, 5, 4, 3}, {4, 3, 2, 5}, {2, 0, 4, 3}, {2, 3, 2, 2}},
+                             {{0, 0, 6, 3}, {0, 3, 2, 5}, {2, 3, 1, 1}, {2, 4, 1, 4}, {3, 3, 3, 5}}};
+    const Strip bad[][N] = {{{0, 0, 6, 3}, {0, 4, 6, 4}},                                           // a column less
+                            {{0, 0, 6, 3}, {0, 3, 5, 5}},                                           // a row less
+                            {{0, 0, 6, 4}, {0, 3, 6, 5}},                                           // a column twice
+                            {{0, 0, 6, 3}, {0, 3, 6, 5}, {2, 4, 2, 2}},                             // a box twice
+                            {{0, 0, 6, 3}, {0, 3, 4, 5}, {3, 3, 3, 5}},                             // a row twice
+                            {{0, 0, 2, 5}, {0, 5, 4, 3}, {4, 3, 2, 5}, {2, 0, 4, 3}, {2, 3, 1, 2}}, // in the pinwheel
+                            {{0, 0, 6, 3}}};
+    const char *const words[] = {"a hole at element 3 ",     "a hole at element 43 ",  "overlap at element 3 ",
+                                 "overlap at element 20 ",   "overlap at element 27 ", "a hole at element 27 ",
+                                 "a hole at element 3 of 48"};
+    for (int i = 0; i < DS_COUNT(good); i++) {
+        make_strips(good[i], N);
+        H5File *f = open_ok(F("bad.h5"));
+        h5_close(&f);
+    }
+    for (int i = 0; i < DS_COUNT(bad); i++) {
+        make_strips(bad[i], N);
+        expect_refused(F("bad.h5"), words[i]);
+    }
+}
+
+// A source that is two boxes, or a box of a cube that is not one range.
+static void test_no_strip(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 2; kind++) {
+        const hsize_t shape[3] = {4, 4, 4}, start[3] = {0}, two[3] = {2, 2, 2}, third[3] = {3, 3, 3};
+        const hsize_t corner[3] = {2, 2, 4}, n = 16;
+        Raw r = raw_begin(F("bad.h5"), n);
+        H5Sclose(r.space);
+        r.space = H5Screate_simple(kind ? 3 : 2, shape, NULL);
+        hid_t src = H5Screate_simple(1, kind ? &n : &shape[0], NULL), whole = H5Scopy(r.space);
+        H5Sselect_hyperslab(whole, H5S_SELECT_SET, start, kind ? NULL : third, kind ? corner : two, NULL);
+        H5Sselect_hyperslab(src, H5S_SELECT_SET, start, NULL, kind ? &n : &shape[0], NULL);
+        assert_true(H5Pset_virtual(r.dcpl, whole, "bad.shards/00000.h5", "/x", src) >= 0);
+        H5Sclose(src), H5Sclose(whole);
+        raw_end(r, NULL);
+        expect_refused(F("bad.h5"), "is not one whole range or strip");
+    }
+}
+
 static void test_virtual_in_shard(void **state) {
     (void)state;
     hsize_t n = 4, zero = 0;
@@ -356,7 +428,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_external_storage), cmocka_unit_test(test_links),
         cmocka_unit_test(test_many_paths),       cmocka_unit_test(test_foreign_sources),
-        cmocka_unit_test(test_growing_source),   cmocka_unit_test(test_virtual_in_shard),
+        cmocka_unit_test(test_growing_source),   cmocka_unit_test(test_strips),
+        cmocka_unit_test(test_no_strip),         cmocka_unit_test(test_virtual_in_shard),
         cmocka_unit_test(test_filters),          cmocka_unit_test(test_deflate_bomb),
         cmocka_unit_test(test_shape_bombs),      cmocka_unit_test(test_alien_types),
         cmocka_unit_test(test_variable_string),  cmocka_unit_test(test_no_handles_left),

@@ -98,7 +98,39 @@ static void write_single(const char *path, DType dtype, int64_t part) {
     mem_free(tensors);
 }
 
-// Every weight equals `value`, read whole and in odd ranges, as fp32 and as bf16.
+static void check_value(const H5Tensor *t, int index, int64_t i, float x, uint16_t b) {
+    float v = value(index, i);
+    uint16_t h = f32_to_bf16(v);
+    if (b != h || x != (t->dtype == DS_F32 ? v : bf16_to_f32(h)))
+        fail_msg("%s[%d] = %g, %g expected", t->path, (int)i, (double)x, (double)v);
+}
+
+// Uneven strips of a matrix: the first column of strip number `strip` of `strips`.
+static int64_t strip_begin(int64_t cols, int strip, int strips) { return cols * strip * strip / (strips * strips); }
+
+static H5Runs strip_of(const H5Tensor *t, int strip, int strips) {
+    int64_t col = strip_begin(t->shape[1], strip, strips), run = strip_begin(t->shape[1], strip + 1, strips) - col;
+    return (H5Runs){col, t->shape[0] * run, run};
+}
+
+// The weight as a rank of 1, 2 or 3 would read its strip, and part of it from inside one row to inside another.
+static void check_strips(const ModelFile *m, int i, float *x, uint16_t *b) {
+    const H5Tensor *t = modelfile_tensor(m, i);
+    for (int strips = 1; strips <= 3; strips++)
+        for (int strip = 0; strip < strips; strip++)
+            for (int skip = 0; skip < 2; skip++) {
+                const H5Runs r = strip_of(t, strip, strips);
+                for (int64_t at = skip * (r.run + r.run / 2), end = r.count - skip; at < end;) {
+                    H5Runs part = h5_runs_part(r, t->shape[1], at, end - at);
+                    ok(modelfile_read_runs(m, i, DS_F32, part.first, part.count, part.run, x));
+                    ok(modelfile_read_runs(m, i, DS_BF16, part.first, part.count, part.run, b));
+                    for (int64_t k = 0; k < part.count; k++, at++)
+                        check_value(t, i, r.first + at / r.run * t->shape[1] + at % r.run, x[k], b[k]);
+                }
+            }
+}
+
+// Every weight equals `value`, read whole, in odd ranges and in strips, as fp32 and as bf16.
 static void check_model(const char *path, DType stored) {
     ModelFile *m;
     Arch a = small_arch();
@@ -114,13 +146,9 @@ static void check_model(const char *path, DType stored) {
             int64_t count = ds_min(n - first, 1 + n / 3);
             ok(modelfile_read(m, i, DS_F32, first, count, x));
             ok(modelfile_read(m, i, DS_BF16, first, count, b));
-            for (int64_t k = 0; k < count; k++) {
-                float v = value(i, first + k);
-                uint16_t h = f32_to_bf16(v);
-                if (b[k] != h || x[k] != (stored == DS_F32 ? v : bf16_to_f32(h)))
-                    fail_msg("%s: %s[%d] = %g", path, t->path, (int)(first + k), (double)x[k]);
-            }
+            for (int64_t k = 0; k < count; k++) check_value(t, i, first + k, x[k], b[k]);
         }
+        if (t->ndim == 2) check_strips(m, i, x, b);
     }
     ok(modelfile_verify(m, 0, 1));
     for (int part = 0; part < 3; part++) ok(modelfile_verify(m, part, 3));
@@ -180,35 +208,53 @@ static Err fetch(void *context, int piece, int64_t offset, int64_t count, void *
     Source *s = context;
     const H5Piece *p = &s->pieces[piece];
     assert_true(count > 0 && count <= H5_ROW_MAX && offset + count <= p->count);
-    fill(&s->tensors[p->tensor], p->tensor, p->first + offset, count, out);
+    const H5Tensor *t = &s->tensors[p->tensor];
+    for (int64_t k = offset; k < offset + count; k++) {
+        int64_t at = p->run ? p->first + k / p->run * t->shape[1] + k % p->run : p->first + k;
+        fill(t, p->tensor, at, 1, (char *)out + (size_t)(k - offset) * dtype_bytes(t->dtype));
+    }
     s->calls++;
     return DS_OK;
 }
 
-// The model's weights as one flat sequence, cut into equal shares as ZeRO would.
-static void write_sharded(const char *path, DType dtype, int shards) {
+// What tensor rank `strip` holds: strips of matrices, where there are several; vectors are the first rank's.
+static H5Runs held(const H5Tensor *t, int strip, int strips) {
+    if (t->ndim == 2 && strips > 1) return strip_of(t, strip, strips);
+    return (H5Runs){0, strip ? 0 : h5_tensor_count(t), 0};
+}
+
+// Share number `s` of `shares` of what a tensor rank holds, as one flat sequence that ZeRO cuts at any element.
+static int cut(const H5Tensor *tensors, int n, int strip, int strips, int s, int shares, H5Piece *pieces) {
+    int n_pieces = 0;
+    int64_t total = 0, at = 0;
+    for (int i = 0; i < n; i++) total += held(&tensors[i], strip, strips).count;
+    int64_t lo = total * s / shares, hi = total * (s + 1) / shares;
+    for (int i = 0; i < n; i++) {
+        H5Runs all = held(&tensors[i], strip, strips), r = {0};
+        for (int64_t from = ds_max(lo, at), to = ds_min(hi, at + all.count); from < to; from += r.count) {
+            r = h5_runs_part(all, tensors[i].shape[1], from - at, to - from);
+            pieces[n_pieces++] = (H5Piece){.tensor = i, .first = r.first, .count = r.count, .run = r.run};
+        }
+        at += all.count;
+    }
+    return n_pieces;
+}
+
+static void write_sharded(const char *path, DType dtype, int strips, int shares) {
     Arch a = small_arch();
     ModelMeta meta = meta_of(&a);
     H5Tensor *tensors;
     H5Rows rows = {0};
     int n;
-    int64_t total = 0;
     modelfile_tensors(&a, dtype, &tensors, &n);
-    for (int i = 0; i < n; i++) total += h5_tensor_count(&tensors[i]);
-    for (int s = shards - 1; s >= 0; s--) {
-        int64_t lo = total * s / shards, hi = total * (s + 1) / shards, at = 0;
-        H5Piece *pieces = MEM_NEW(H5Piece, n);
-        int n_pieces = 0;
-        for (int i = 0; i < n; i++) {
-            int64_t count = h5_tensor_count(&tensors[i]), from = ds_max(lo, at), to = ds_min(hi, at + count);
-            if (from < to) pieces[n_pieces++] = (H5Piece){.tensor = i, .first = from - at, .count = to - from};
-            at += count;
-        }
+    H5Piece *pieces = MEM_NEW(H5Piece, 3 * n);
+    for (int s = strips * shares - 1; s >= 0; s--) {
+        int n_pieces = cut(tensors, n, s / shares, strips, s % shares, shares, pieces);
         Source source = {.tensors = tensors, .pieces = pieces};
         ok(h5_parts_write_shard(path, s, tensors, n, pieces, n_pieces, fetch, &source, &rows));
         assert_true(source.calls >= n_pieces);
-        mem_free(pieces);
     }
+    mem_free(pieces);
     ok(modelfile_write_master(path, &meta, tensors, n, &rows));
     h5_rows_free(&rows);
     mem_free(tensors);
@@ -219,34 +265,60 @@ static void test_sharded(void **state) {
     const int shards[] = {1, 2, 3, 8, 64};
     for (int i = 0; i < DS_COUNT(shards); i++) {
         ok(file_remove_tree(F("many.shards")));
-        write_sharded(F("many.h5"), i % 2 ? DS_BF16 : DS_F32, shards[i]);
+        write_sharded(F("many.h5"), i % 2 ? DS_BF16 : DS_F32, 1, shards[i]);
         check_model(F("many.h5"), i % 2 ? DS_BF16 : DS_F32);
     }
 }
 
-// Rows longer than H5_ROW_MAX are cut; a piece that begins inside a row of another layout.
-static void test_long_tensor(void **state) {
+// Tensor ranks times shares; every one reads back whole, in ranges and by the strips of other numbers of tensor ranks.
+static void test_tensor_ranks(void **state) {
     (void)state;
-    const H5Tensor t = {.path = "/adam_m/big", .dtype = DS_BF16, .ndim = 2, .shape = {3, H5_ROW_MAX / 2 + 1}};
-    int64_t total = h5_tensor_count(&t), cut = 1000003;
-    uint16_t *x = MEM_NEW(uint16_t, total), *y = MEM_NEW(uint16_t, total);
-    for (int64_t i = 0; i < total; i++) x[i] = (uint16_t)(i * 40503u >> 3);
-    H5Rows rows = {0};
-    const H5Piece a = {0, 0, cut, 0, x}, b = {0, cut, total - cut, 0, x + cut};
-    ok(h5_parts_write_shard(F("big.h5"), 0, &t, 1, &a, 1, NULL, NULL, &rows));
-    ok(h5_parts_write_shard(F("big.h5"), 5, &t, 1, &b, 1, NULL, NULL, &rows));
-    ok(h5_parts_write_shard(F("big.h5"), 7, &t, 1, NULL, 0, NULL, NULL, &rows)); // nothing to say
-    assert_false(file_exists(F("big.shards/00007.h5")));
-    assert_int_equal(rows.n, 3);
-    ok(modelfile_write_master(F("big.h5"), NULL, &t, 1, &rows));
-    h5_rows_free(&rows);
-    H5File *f;
-    ok(h5_open_checked(F("big.h5"), &f));
-    ok(h5_read(f, t.path, DS_BF16, 0, total, y));
-    assert_memory_equal(x, y, (size_t)total * 2);
-    ok(h5_parts_verify(f, &t, 1, 0, 1));
-    h5_close(&f);
-    mem_free(x), mem_free(y);
+    const int shares[] = {1, 2, 9};
+    for (int strips = 2; strips <= 3; strips++)
+        for (int i = 0; i < DS_COUNT(shares); i++)
+            for (DType dtype = DS_F32; dtype <= DS_BF16; dtype++) {
+                ok(file_remove_tree(F("tp.shards")));
+                write_sharded(F("tp.h5"), dtype, strips, shares[i]);
+                check_model(F("tp.h5"), dtype);
+            }
+}
+
+// The same tensors in one file, strip after strip, in any order.
+static void test_strips_in_one(void **state) {
+    (void)state;
+    Arch a = small_arch();
+    ModelMeta meta = meta_of(&a);
+    H5Tensor *tensors;
+    int n;
+    modelfile_tensors(&a, DS_F32, &tensors, &n);
+    H5Piece *pieces = MEM_NEW(H5Piece, 3 * n);
+    Source source = {.tensors = tensors, .pieces = pieces};
+    float x[4096];
+    for (int left_out = 0; left_out < 2; left_out++) {
+        H5File *f;
+        H5Rows rows = {0};
+        ok(h5_create(F("one.h5"), &f));
+        ok(modelfile_write_meta(f, &meta));
+        ok(h5_parts_create(f, tensors, n));
+        for (int s = 5; s >= left_out; s--) // three tensor ranks, two shares
+            for (int i = cut(tensors, n, s / 2, 3, s % 2, 2, pieces) - 1; i >= 0; i--) {
+                ok(fetch(&source, i, 0, pieces[i].count, x));
+                pieces[i].data = x;
+                ok(h5_parts_put(f, tensors, &pieces[i], &rows));
+            }
+        if (left_out)
+            expect(h5_parts_finish(f, tensors, n, &rows), DS_ERR_BUG,
+                   "the rows of /weights/model.embed_tokens.weight leave a hole at element 0 of 372");
+        else {
+            ok(h5_parts_finish(f, tensors, n, &rows));
+            ok(h5_commit(&f));
+            check_model(F("one.h5"), DS_F32);
+        }
+        h5_abandon(&f);
+        h5_rows_free(&rows);
+    }
+    mem_free(pieces);
+    mem_free(tensors);
 }
 
 static void flip(const char *path, long at) {
@@ -258,11 +330,11 @@ static void flip(const char *path, long at) {
     close(fd);
 }
 
-// Where in a file the first element of tensor 1 lies.
-static long find_value(const char *path) {
+// Where in a file the elements of a tensor from `first` on lie.
+static long find_value(const char *path, int tensor, int64_t first) {
     FileMap map;
     float v[4];
-    fill(&(H5Tensor){.dtype = DS_F32}, 1, 0, 4, v);
+    fill(&(H5Tensor){.dtype = DS_F32}, tensor, first, 4, v);
     ok(file_map(path, &map));
     const char *at = memmem(map.data, map.bytes, v, sizeof v);
     long offset = at ? at - map.data : -1;
@@ -275,19 +347,36 @@ static void test_damage(void **state) {
     (void)state;
     ModelFile *m;
     write_single(F("hurt.h5"), DS_F32, 4096);
-    flip(F("hurt.h5"), find_value(F("hurt.h5")) + 5);
+    flip(F("hurt.h5"), find_value(F("hurt.h5"), 1, 0) + 5);
     ok(modelfile_open(F("hurt.h5"), &m));
     expect(modelfile_verify(m, 0, 1), DS_ERR_DATA, "input_layernorm.weight is damaged: elements 0 to 11");
     modelfile_close(&m);
     // one shard of an older save under the same names
-    write_sharded(F("mixed.h5"), DS_F32, 2);
-    flip(F("mixed.shards/00000.h5"), find_value(F("mixed.shards/00000.h5")));
+    write_sharded(F("mixed.h5"), DS_F32, 1, 2);
+    flip(F("mixed.shards/00000.h5"), find_value(F("mixed.shards/00000.h5"), 1, 0));
     ok(modelfile_open(F("mixed.h5"), &m));
     expect(modelfile_verify(m, 0, 1), DS_ERR_DATA, "is damaged");
     modelfile_close(&m);
     assert_int_equal(unlink(F("mixed.shards/00001.h5")), 0);
     expect(modelfile_open(F("mixed.h5"), &m), DS_ERR_DATA, "mixed.shards/00001.h5 is missing");
     assert_null(m);
+}
+
+// In a strip, which is named, and stays so in a file of one data set.
+static void test_damaged_strip(void **state) {
+    (void)state;
+    ModelFile *m;
+    write_sharded(F("strip.h5"), DS_F32, 2, 1);
+    assert_int_equal(system("h5repack -l CONTI " F("strip.h5") " " F("repacked.h5")), 0); // lint: HDF5's own
+    check_model(F("repacked.h5"), DS_F32);
+    flip(F("repacked.h5"), find_value(F("repacked.h5"), 0, 12 * 7 + 3));
+    flip(F("strip.shards/00001.h5"), find_value(F("strip.shards/00001.h5"), 0, 12 * 7 + 3));
+    for (int i = 0; i < 2; i++) {
+        ok(modelfile_open(i ? F("repacked.h5") : F("strip.h5"), &m));
+        expect(modelfile_verify(m, 0, 1), DS_ERR_DATA,
+               "embed_tokens.weight is damaged: elements 3 to 371, 9 of each row of 12 do not");
+        modelfile_close(&m);
+    }
 }
 
 // Every byte of the file, one bit each: refused, or all as it was.
@@ -366,12 +455,12 @@ static int fresh(void **state) {
     return file_remove_tree(DIR_) || file_make_dirs(DIR_);
 }
 
-// For scripts: write PATH fp32|bf16 SHARDS (0: one file), check PATH fp32|bf16, open PATH.
+// For scripts: write PATH fp32|bf16 SHARDS (0: one file) [STRIPS: tensor ranks], check PATH fp32|bf16, open PATH.
 static int run_command(int argc, char **argv) {
     ModelFile *m = NULL;
     DType dtype = argc > 3 && !strcmp(argv[3], "bf16") ? DS_BF16 : DS_F32;
-    if (argc == 5 && !strcmp(argv[1], "write")) {
-        if (atoi(argv[4])) write_sharded(argv[2], dtype, atoi(argv[4]));
+    if (argc >= 5 && !strcmp(argv[1], "write")) {
+        if (atoi(argv[4])) write_sharded(argv[2], dtype, argc > 5 ? atoi(argv[5]) : 1, atoi(argv[4]));
         else write_single(argv[2], dtype, 100);
     } else if (argc == 4 && !strcmp(argv[1], "check")) {
         check_model(argv[2], dtype);
@@ -387,8 +476,10 @@ static int run_command(int argc, char **argv) {
 int main(int argc, char **argv) {
     if (argc > 2) return run_command(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_single),       cmocka_unit_test(test_incomplete), cmocka_unit_test(test_sharded),
-        cmocka_unit_test(test_long_tensor),  cmocka_unit_test(test_damage),     cmocka_unit_test(test_no_wrong_byte),
+        cmocka_unit_test(test_single),       cmocka_unit_test(test_incomplete),    cmocka_unit_test(test_sharded),
+        cmocka_unit_test(test_tensor_ranks), cmocka_unit_test(test_strips_in_one),
+
+        cmocka_unit_test(test_damage),       cmocka_unit_test(test_damaged_strip), cmocka_unit_test(test_no_wrong_byte),
         cmocka_unit_test(test_wrong_models),
     };
     return cmocka_run_group_tests_name("modelfile", tests, fresh, NULL);
