@@ -14,7 +14,9 @@ Err new_model_arch(const Params *p, const ModelParams *keys, int64_t vocab, Arch
     }
     arch_family_defaults(a, (ArchFamily)p->actor.arch_family);
     a->layers = p->actor.arch_layers;
-    a->width = a->embed_width = p->actor.arch_width;
+    a->width = p->actor.arch_width;
+    a->embed_width = p->actor.arch_embed_width ? p->actor.arch_embed_width : a->width;
+    if (p->actor.arch_post_norm) a->pre_norm = a->final_norm = 0;
     a->heads = p->actor.arch_heads;
     a->kv_heads = p->actor.arch_kv_heads;
     a->ffn = p->actor.arch_ffn;
