@@ -56,5 +56,8 @@ void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_byte
 void coll_finish(CollPending *p);
 // x[n] = sum, on every rank (reduce-scatter, then all-gather). Any n.
 void coll_allreduce(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+// Slot r of `in` = this rank's slot of rank r's `out`; slots of `bytes` < 2 GiB, one a rank. The own slot of `in` is
+// left alone. Counted as `kind`.
+void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t bytes);
 
 #endif

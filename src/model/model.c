@@ -13,10 +13,10 @@
 #include "model/tables.h"
 
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training) {
+                  ZeroTraining training, ZeroQuant quant) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     weights_build(&m->arch, &m->weights);
-    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, training);
+    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, training, quant);
     m->slopes = tables_alibi(k, &m->arch);
     m->rope = tables_rope(k, &m->arch);
 }

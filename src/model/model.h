@@ -31,7 +31,7 @@ typedef struct {
 // Weights are zero afterwards (model_init_random, or set through model_weight_set). layout must outlive m. Owner:
 // caller, model_destroy.
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training);
+                  ZeroTraining training, ZeroQuant quant);
 void model_destroy(Model *m);
 
 // Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest

@@ -30,8 +30,10 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     const ZeroTraining training = !trained                              ? ZERO_FROZEN
                                   : x->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
                                                                         : ZERO_TRAINED;
+    const ZeroQuant quant = {params_quant_bits(x->keys->quantize_weights),
+                             params_quant_bits(x->keys->quantize_gradients)};
     model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, (int)x->keys->zero_stage,
-                 training);
+                 training, quant);
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 

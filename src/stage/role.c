@@ -82,7 +82,9 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, (int)spec->keys->zero_stage,
                  !spec->trained                           ? ZERO_FROZEN
                  : spec->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
-                                                          : ZERO_TRAINED);
+                                                          : ZERO_TRAINED,
+                 (ZeroQuant){params_quant_bits(spec->keys->quantize_weights),
+                             params_quant_bits(spec->keys->quantize_gradients)});
     model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
     if (file) err = load_weights(&role->model, file, spec->path);
     DS_TRY(agree_err(run->data, err));
