@@ -79,7 +79,7 @@ static void edges(void **state) {
     float x[6 * BLOCK] = {0};
     for (int i = 0; i < BLOCK; i++) {
         x[BLOCK + i] = (float)(i % 13 - 6) + 0.5f;
-        x[2 * BLOCK + i] = (float)(i - 128) * FLT_TRUE_MIN * 128.0f;
+        x[2 * BLOCK + i] = (float)(i - 128) * FLT_MIN / 128.0f;
         x[3 * BLOCK + i] = (float)(i - 128) * FLT_MIN;
         x[4 * BLOCK + i] = (i % 2 ? 1.0f : -1.0f) * bf16_to_f32(0x7f7f) / (float)(1 + i);
         x[5 * BLOCK + i] = i == 77 ? -1.0f : 0.0f;
