@@ -82,17 +82,21 @@ typedef struct Kernels {
     void (*copy_in)(Dev *dst, const void *src_host, size_t bytes);
     void (*copy_out)(void *dst_host, const Dev *src, size_t bytes);
     void (*copy)(Dev *dst, const Dev *src, size_t bytes); // no overlap
+    // Columns: `rows` rows of width_bytes, one row every *_pitch bytes. No overlap.
+    void (*copy_2d)(Dev *dst, size_t dst_pitch, const Dev *src, size_t src_pitch, size_t width_bytes, int64_t rows);
     void (*zero)(Dev *dst, size_t bytes);
     // dst[n] (dst_dt) = src[n] (src_dt); fp32 <-> bf16 round to nearest even.
     void (*cast)(DType dst_dt, Dev *dst, DType src_dt, const Dev *src, int64_t n);
 
     // ---- embedding ----
-    // y dt [n, width] = table[ids[r]] (+ pos_table[pos[r] + pos_offset] if pos_table). ids, pos: int32 [n] device.
-    void (*embed_fwd)(DType dt, Dev *y, const Dev *table, const Dev *ids, const Dev *pos_table, const Dev *pos,
-                      int64_t pos_offset, int64_t n, int64_t width);
-    // dtable[ids[r]] += dy[r]; fp32 [rows, width]; in the order of r for each row of the table. Also for the position
-    // table (ids = pos, offset added to each id).
-    void (*embed_bwd)(DType dt, Dev *dtable, const Dev *dy, const Dev *ids, int64_t offset, int64_t n, int64_t width);
+    // y dt [n, width] = table[ids[r] - first] (+ pos_table[pos[r] + pos_offset] if pos_table). The table has the rows
+    // of ids first .. first + rows, others count as zero. ids, pos: int32 [n] device.
+    void (*embed_fwd)(DType dt, Dev *y, const Dev *table, int64_t first, int64_t rows, const Dev *ids,
+                      const Dev *pos_table, const Dev *pos, int64_t pos_offset, int64_t n, int64_t width);
+    // dtable[ids[r] + offset] += dy[r]; fp32 [rows, width], rows outside it are left out; in the order of r for each
+    // row of the table. Also for the position table (ids = pos).
+    void (*embed_bwd)(DType dt, Dev *dtable, int64_t rows, const Dev *dy, const Dev *ids, int64_t offset, int64_t n,
+                      int64_t width);
 
     // ---- norms ----
     // y = LN(x) * w + b or RMS(x) * w, per row; stats fp32 [n, 2] = (mean or 0, 1/deviation), NULL when not kept. b
@@ -157,8 +161,8 @@ typedef struct Kernels {
 
     // ---- LM head ----
     // For each row of logits fp32 [n, vocab], scaled by inv_temperature: lse[r] = log sum exp, logp[r] = ln
-    // p(target[r]), entropy[r] in nats (NULL: not wanted). target int32 device. Row exact. Columns >= valid (padding
-    // rows of the embedding) count as -inf.
+    // p(target[r]), entropy[r] in nats (NULL: not wanted). target int32 device; outside 0 .. valid - 1: logp is -inf.
+    // Row exact. Columns >= valid (padding rows of the embedding) count as -inf.
     void (*logprob_fwd)(Dev *logp, Dev *lse, Dev *entropy, const Dev *logits, const Dev *target, int64_t n,
                         int64_t vocab, int64_t valid, float inv_temperature);
     // dlogits dt [n, vocab] = inv_temperature * (dlogp (1[v = target] - p_v) + dentropy (-p_v (ln p_v + entropy))).

@@ -117,9 +117,9 @@ static Err find_resume(Job *j) {
     Kv *kv = NULL;
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
-    DS_TRY(ckpt_find_newest(j->run.data, dir, &j->resume));
+    DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
     if (world_rank() == 0 && !nothing_left(j)) err = ckpt_count_start(j->p->job.out, j->resume);
-    DS_TRY(agree_err(j->run.data, err));
+    DS_TRY(agree_err(j->run.world, err));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
         snprintf(key, sizeof key, "%s.records", stages[i].stage->name);
@@ -133,7 +133,7 @@ static Err find_resume(Job *j) {
     if (!j->resume_stage[0]) goto done;
     err = ckpt_read_state(j->resume, &kv);
     if (!err) err = kv_get_i64(kv, "history.records", &j->records);
-    DS_TRY(agree_err(j->run.data, err));
+    DS_TRY(agree_err(j->run.world, err));
     if (!strcmp(j->resume_stage, "ppo")) j->iteration = step;
     log_info("going on from %s", j->resume);
 done:
@@ -176,7 +176,7 @@ static Err load_tokenizer(Job *j) {
     while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
     err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
-    DS_TRY(agree_err(j->run.data, err));
+    DS_TRY(agree_err(j->run.world, err));
     ChatRoles roles = chat_text_roles(dataset_template(d));
     j->run.template = chat_text(dataset_template(d)->name, &roles);
 done:
@@ -198,17 +198,18 @@ static void greet(const Job *j) {
 static Err setup(Job *j) {
     Err err = DS_OK;
     Run *run = &j->run;
-    *run = (Run){.p = j->p, .data = group_world(), .started = clock_now(), .last_checkpoint = clock_now()};
+    *run = (Run){.p = j->p, .world = group_world(), .started = clock_now(), .last_checkpoint = clock_now()};
     coll_set_deadline(60 * j->p->job.deadline_minutes);
-    err = layout_check(group_size(run->data), j->p->layout.zero, j->p->layout.lanes);
+    const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
+    err = layout_check(group_size(run->world), wish);
     if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
-    DS_TRY(agree_err(run->data, err));
-    layout_create(&run->layout, run->data, (int)j->p->layout.zero, (int)j->p->layout.lanes);
+    DS_TRY(agree_err(run->world, err));
+    layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
-    if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->data);
+    if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->world);
     h5_init();
     fill_origin(j);
-    DS_TRY(agree_err(run->data, open_folder(j)));
+    DS_TRY(agree_err(run->world, open_folder(j)));
     greet(j);
     DS_TRY(find_resume(j));
     DS_TRY(open_history(j));
@@ -237,12 +238,12 @@ static Err note_memory(Job *j) {
     for (int tag = 0; tag < MEM_TAGS; tag++) {
         char key[48];
         int64_t peak = kernels_mem_peak((MemTag)tag);
-        coll_max_i64(j->run.data, &peak, 1);
+        coll_max_i64(j->run.world, &peak, 1);
         snprintf(key, sizeof key, "memory.%s", kernels_mem_name((MemTag)tag));
         summary_put(j->run.summary, key, (double)peak);
     }
     if (world_rank() == 0) err = summary_write(j->run.summary);
-    return agree_err(j->run.data, err);
+    return agree_err(j->run.world, err);
 }
 
 static Err all_stages(Job *j) {

@@ -113,6 +113,13 @@ void copy_cpu(Dev *dst, const Dev *src, size_t bytes) {
     if (bytes) copy_bytes(cpu_ptr(dst), cpu_ptr(src), bytes);
 }
 
+void copy_2d_cpu(Dev *dst, size_t dst_pitch, const Dev *src, size_t src_pitch, size_t width_bytes, int64_t rows) {
+    char *to = cpu_ptr(dst);
+    const char *from = cpu_ptr(src);
+#pragma omp parallel for schedule(static) num_threads(cpu_team(rows *(int64_t)(width_bytes / 16)))
+    for (int64_t r = 0; r < rows; r++) memcpy(to + (size_t)r * dst_pitch, from + (size_t)r * src_pitch, width_bytes);
+}
+
 void zero_cpu(Dev *dst, size_t bytes) {
     char *p = cpu_ptr(dst);
     const int parts = cpu_team((int64_t)(bytes / 16));

@@ -13,6 +13,7 @@ const Kernels cpu_kernels = {
     .copy_in = copy_in_cpu,
     .copy_out = copy_out_cpu,
     .copy = copy_cpu,
+    .copy_2d = copy_2d_cpu,
     .zero = zero_cpu,
     .cast = cast_cpu,
     .embed_fwd = embed_fwd_cpu,

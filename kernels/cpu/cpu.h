@@ -57,12 +57,14 @@ void host_destroy_cpu(void *p, size_t bytes);
 void copy_in_cpu(Dev *dst, const void *src_host, size_t bytes);
 void copy_out_cpu(void *dst_host, const Dev *src, size_t bytes);
 void copy_cpu(Dev *dst, const Dev *src, size_t bytes);
+void copy_2d_cpu(Dev *dst, size_t dst_pitch, const Dev *src, size_t src_pitch, size_t width_bytes, int64_t rows);
 void zero_cpu(Dev *dst, size_t bytes);
 void cast_cpu(DType dst_dt, Dev *dst, DType src_dt, const Dev *src, int64_t n);
 
-void embed_fwd_cpu(DType dt, Dev *y, const Dev *table, const Dev *ids, const Dev *pos_table, const Dev *pos,
-                   int64_t pos_offset, int64_t n, int64_t width);
-void embed_bwd_cpu(DType dt, Dev *dtable, const Dev *dy, const Dev *ids, int64_t offset, int64_t n, int64_t width);
+void embed_fwd_cpu(DType dt, Dev *y, const Dev *table, int64_t first, int64_t rows, const Dev *ids,
+                   const Dev *pos_table, const Dev *pos, int64_t pos_offset, int64_t n, int64_t width);
+void embed_bwd_cpu(DType dt, Dev *dtable, int64_t rows, const Dev *dy, const Dev *ids, int64_t offset, int64_t n,
+                   int64_t width);
 void gather_rows_cpu(DType dt, Dev *y, const Dev *x, const Dev *rows, int64_t n, int64_t width);
 void scatter_rows_cpu(DType dt, Dev *y, const Dev *x, const Dev *rows, int64_t n, int64_t width);
 

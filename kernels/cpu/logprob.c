@@ -57,7 +57,7 @@ void logprob_fwd_cpu(Dev *logp, Dev *lse, Dev *entropy, const Dev *logits, const
         const Sums s = row_sums(row, valid, max, inv_temperature, h != NULL);
         const double log_sum = log(s.e);
         l[r] = (float)((double)max * inv_temperature + log_sum);
-        p[r] = t[r] < valid ? (float)(((double)row[t[r]] - max) * inv_temperature - log_sum) : -INFINITY;
+        p[r] = t[r] >= 0 && t[r] < valid ? (float)(((double)row[t[r]] - max) * inv_temperature - log_sum) : -INFINITY;
         if (h) h[r] = (float)(log_sum - s.ez / s.e);
     }
 }

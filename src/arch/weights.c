@@ -114,15 +114,55 @@ static const Names *const family_names[ARCH_FAMILIES] = {
     [ARCH_QWEN2] = &llama_names, [ARCH_QWEN3] = &llama_names,
 };
 
+// What of a weight a tensor rank keeps. ALL_SUM: all, used on what is split.
+typedef enum { ALL, ALL_SUM, ROWS_Q, ROWS_KV, ROWS_QKV, ROWS_FFN, ROWS_VOCAB, COLS_Q, COLS_FFN } Split;
+
 typedef struct {
     const Arch *a;
+    const ArchPart *part;
     WeightList *list;
     int block;
     int64_t offset;
 } Builder;
 
+static void add_cut(Weight *w, int64_t first, int64_t n) {
+    w->cut[w->n_cuts].first = first;
+    w->cut[w->n_cuts++].n = n;
+}
+
+static void cut_qkv(const Builder *b, Weight *w) {
+    const ArchPart *p = b->part;
+    const int64_t d = b->a->head_dim, all = b->a->heads * d;
+    if (b->a->qkv == ARCH_QKV_HEADS) {
+        add_cut(w, 3 * d * p->head_first, 3 * d * p->own.heads);
+        return;
+    }
+    for (int i = 0; i < 3; i++) add_cut(w, i * all + d * p->head_first, d * p->own.heads);
+}
+
+static void cut_weight(const Builder *b, Weight *w, Split split) {
+    const ArchPart *p = b->part;
+    const int64_t d = b->a->head_dim;
+    w->tp_axis = split == COLS_Q || split == COLS_FFN;
+    switch (split) {
+    case ROWS_QKV: cut_qkv(b, w); break;
+    case COLS_Q:
+    case ROWS_Q: add_cut(w, d * p->head_first, d * p->own.heads); break;
+    case ROWS_KV: add_cut(w, d * p->kv_first, d * p->own.kv_heads); break;
+    case COLS_FFN:
+    case ROWS_FFN: add_cut(w, p->ffn_first, p->own.ffn); break;
+    case ROWS_VOCAB: add_cut(w, p->vocab_first, p->own.vocab); break;
+    default: w->tp_axis = -1; add_cut(w, 0, w->shape[0]);
+    }
+    w->mine = w->tp_axis < 0 ? p->rank == 0 : split != ROWS_KV || p->kv_rank == 0;
+    if (split == ALL_SUM && p->size > 1) w->grad = W_GRAD_SUM_TENSOR;
+    if (split == ROWS_KV && p->kv_size > 1) w->grad = W_GRAD_SUM_KV;
+    w->count = 0;
+    for (int i = 0; i < w->n_cuts; i++) w->count += w->cut[i].n * w->shape[w->tp_axis == 1 ? 0 : 1];
+}
+
 // Appends one weight; cols = 1 makes a vector.
-static void add(Builder *b, WeightRole role, int64_t rows, int64_t cols, WeightInit init, int tp_axis) {
+static void add(Builder *b, WeightRole role, int64_t rows, int64_t cols, WeightInit init, Split split) {
     const char *pattern = (*family_names[b->a->family])[role];
     if (role == W_LM_HEAD && !pattern) pattern = "lm_head.weight";
     if (role == W_V_HEAD) pattern = "v_head.weight";
@@ -134,28 +174,27 @@ static void add(Builder *b, WeightRole role, int64_t rows, int64_t cols, WeightI
                   .block = b->block,
                   .ndim = vector ? 1 : 2,
                   .shape = {rows, cols},
-                  .count = rows * cols,
                   .offset = b->offset,
                   .decay = !vector,
-                  .tp_axis = tp_axis,
                   .init = init,
                   .std = b->a->init_std,
                   .hf_transposed = b->a->conv1d && (role == W_QKV || role == W_O || role == W_UP || role == W_DOWN)};
+    cut_weight(b, w, split);
     snprintf(w->name, sizeof w->name, pattern, b->block - 1); // the patterns are the constants above
     l->index[b->block * W_ROLES + role] = l->n++;
     b->offset += w->count;
 }
 
 static void add_norm(Builder *b, WeightRole weight, WeightRole bias, int64_t width) {
-    add(b, weight, width, 1, W_INIT_ONE, -1);
-    if (b->a->norm == ARCH_NORM_LN) add(b, bias, width, 1, W_INIT_ZERO, -1);
+    add(b, weight, width, 1, W_INIT_ONE, ALL);
+    if (b->a->norm == ARCH_NORM_LN) add(b, bias, width, 1, W_INIT_ZERO, ALL);
 }
 
 static void add_embedding(Builder *b) {
     const Arch *a = b->a;
-    add(b, W_TOK, a->vocab, a->embed_width, W_INIT_NORMAL, 0);
-    if (a->pos == ARCH_POS_LEARNED) add(b, W_POS, a->max_positions + a->pos_offset, a->width, W_INIT_NORMAL, -1);
-    if (a->embed_width != a->width) add(b, W_PROJ_IN, a->width, a->embed_width, W_INIT_NORMAL, -1);
+    add(b, W_TOK, a->vocab, a->embed_width, W_INIT_NORMAL, ROWS_VOCAB);
+    if (a->pos == ARCH_POS_LEARNED) add(b, W_POS, a->max_positions + a->pos_offset, a->width, W_INIT_NORMAL, ALL);
+    if (a->embed_width != a->width) add(b, W_PROJ_IN, a->width, a->embed_width, W_INIT_NORMAL, ALL);
     if (a->embed_norm) add_norm(b, W_ENORM_W, W_ENORM_B, a->width);
 }
 
@@ -163,21 +202,21 @@ static void add_qkv(Builder *b) {
     const Arch *a = b->a;
     int64_t q = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
     if (a->qkv != ARCH_QKV_SPLIT) {
-        add(b, W_QKV, q + 2 * kv, a->width, W_INIT_NORMAL, 0);
-        if (a->qkv_bias) add(b, W_QKV_B, q + 2 * kv, 1, W_INIT_ZERO, 0);
+        add(b, W_QKV, q + 2 * kv, a->width, W_INIT_NORMAL, ROWS_QKV);
+        if (a->qkv_bias) add(b, W_QKV_B, q + 2 * kv, 1, W_INIT_ZERO, ROWS_QKV);
     } else {
-        add(b, W_Q, q, a->width, W_INIT_NORMAL, 0);
-        add(b, W_K, kv, a->width, W_INIT_NORMAL, 0);
-        add(b, W_V, kv, a->width, W_INIT_NORMAL, 0);
+        add(b, W_Q, q, a->width, W_INIT_NORMAL, ROWS_Q);
+        add(b, W_K, kv, a->width, W_INIT_NORMAL, ROWS_KV);
+        add(b, W_V, kv, a->width, W_INIT_NORMAL, ROWS_KV);
         if (a->qkv_bias) {
-            add(b, W_Q_B, q, 1, W_INIT_ZERO, 0);
-            add(b, W_K_B, kv, 1, W_INIT_ZERO, 0);
-            add(b, W_V_B, kv, 1, W_INIT_ZERO, 0);
+            add(b, W_Q_B, q, 1, W_INIT_ZERO, ROWS_Q);
+            add(b, W_K_B, kv, 1, W_INIT_ZERO, ROWS_KV);
+            add(b, W_V_B, kv, 1, W_INIT_ZERO, ROWS_KV);
         }
     }
     if (a->qk_norm) {
-        add(b, W_QNORM, a->head_dim, 1, W_INIT_ONE, -1);
-        add(b, W_KNORM, a->head_dim, 1, W_INIT_ONE, -1);
+        add(b, W_QNORM, a->head_dim, 1, W_INIT_ONE, ALL_SUM);
+        add(b, W_KNORM, a->head_dim, 1, W_INIT_ONE, ALL_SUM);
     }
 }
 
@@ -185,25 +224,25 @@ static void add_layer(Builder *b) {
     const Arch *a = b->a;
     add_norm(b, W_NORM1_W, W_NORM1_B, a->width);
     add_qkv(b);
-    add(b, W_O, a->width, a->heads * a->head_dim, W_INIT_NORMAL, 1);
-    if (a->out_bias) add(b, W_O_B, a->width, 1, W_INIT_ZERO, -1);
+    add(b, W_O, a->width, a->heads * a->head_dim, W_INIT_NORMAL, COLS_Q);
+    if (a->out_bias) add(b, W_O_B, a->width, 1, W_INIT_ZERO, ALL);
     add_norm(b, W_NORM2_W, W_NORM2_B, a->width);
-    if (a->glu) add(b, W_GATE, a->ffn, a->width, W_INIT_NORMAL, 0);
-    add(b, W_UP, a->ffn, a->width, W_INIT_NORMAL, 0);
-    if (a->mlp_bias) add(b, W_UP_B, a->ffn, 1, W_INIT_ZERO, 0);
-    add(b, W_DOWN, a->width, a->ffn, W_INIT_NORMAL, 1);
-    if (a->mlp_bias) add(b, W_DOWN_B, a->width, 1, W_INIT_ZERO, -1);
+    if (a->glu) add(b, W_GATE, a->ffn, a->width, W_INIT_NORMAL, ROWS_FFN);
+    add(b, W_UP, a->ffn, a->width, W_INIT_NORMAL, ROWS_FFN);
+    if (a->mlp_bias) add(b, W_UP_B, a->ffn, 1, W_INIT_ZERO, ROWS_FFN);
+    add(b, W_DOWN, a->width, a->ffn, W_INIT_NORMAL, COLS_FFN);
+    if (a->mlp_bias) add(b, W_DOWN_B, a->width, 1, W_INIT_ZERO, ALL);
 }
 
 static void add_head(Builder *b) {
     const Arch *a = b->a;
     if (a->final_norm) add_norm(b, W_FNORM_W, W_FNORM_B, a->width);
-    if (a->embed_width != a->width) add(b, W_PROJ_OUT, a->embed_width, a->width, W_INIT_NORMAL, -1);
-    if (a->head == ARCH_HEAD_SCALAR) add(b, W_V_HEAD, 1, a->embed_width, W_INIT_NORMAL, -1);
-    else if (!a->tied) add(b, W_LM_HEAD, a->vocab, a->embed_width, W_INIT_NORMAL, 0);
+    if (a->embed_width != a->width) add(b, W_PROJ_OUT, a->embed_width, a->width, W_INIT_NORMAL, ALL);
+    if (a->head == ARCH_HEAD_SCALAR) add(b, W_V_HEAD, 1, a->embed_width, W_INIT_NORMAL, ALL);
+    else if (!a->tied) add(b, W_LM_HEAD, a->vocab, a->embed_width, W_INIT_NORMAL, ROWS_VOCAB);
 }
 
-void weights_build(const Arch *a, WeightList *list) {
+void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list) {
     int blocks = (int)a->layers + 2;
     *list = (WeightList){.blocks = blocks,
                          .w = MEM_NEW(Weight, 6 + 20 * a->layers + 6),
@@ -211,12 +250,18 @@ void weights_build(const Arch *a, WeightList *list) {
                          .index = MEM_NEW(int, (int64_t)blocks *W_ROLES)};
     for (int i = 0; i < blocks * W_ROLES; i++) list->index[i] = -1;
     for (int block = 0; block < blocks; block++) {
-        Builder b = {.a = a, .list = list, .block = block};
+        Builder b = {.a = a, .part = part, .list = list, .block = block};
         if (block == 0) add_embedding(&b);
         else if (block == blocks - 1) add_head(&b);
         else add_layer(&b);
         list->block_count[block] = b.offset;
     }
+}
+
+void weights_build(const Arch *a, WeightList *list) {
+    ArchPart whole;
+    arch_part(&whole, a, 0, 1);
+    weights_build_part(a, &whole, list);
 }
 
 void weights_free(WeightList *list) {
@@ -235,4 +280,37 @@ const Weight *weights_find_name(const WeightList *list, const char *name) {
     for (int i = 0; i < list->n; i++)
         if (!strcmp(list->w[i].name, name)) return &list->w[i];
     return NULL;
+}
+
+static void piece(WeightPiece *out, int *n_out, int64_t at, int64_t count, int64_t whole, int64_t run) {
+    if (count > 0) out[(*n_out)++] = (WeightPiece){at, count, whole, ds_min(run, count)};
+}
+
+// A strip of columns: the rest of a row, whole rows of the strip, the beginning of a row.
+static int strip_pieces(const Weight *w, int64_t first, int64_t n, WeightPiece *out) {
+    const int64_t width = w->cut[0].n, cols = w->shape[1];
+    const int64_t lead = ds_min(n, (width - first % width) % width), body = (n - lead) / width * width;
+    const int64_t whole = w->cut[0].first + first / width * cols,
+                  next = w->cut[0].first + ds_ceil_div(first, width) * cols;
+    int n_out = 0;
+    piece(out, &n_out, first, lead, whole + first % width, lead);
+    piece(out, &n_out, first + lead, body, next, width);
+    piece(out, &n_out, first + lead + body, n - lead - body, next + body / width * cols, width);
+    return n_out;
+}
+
+int weights_pieces(const Weight *w, int64_t first, int64_t n, WeightPiece *out) {
+    int n_out = 0;
+    int64_t begin = 0; // of the cut, in the part
+    if (w->tp_axis == 1) {
+        if (n > 0 && w->cut[0].n < w->shape[1]) return strip_pieces(w, first, n, out);
+        piece(out, &n_out, first, n, first, n);
+        return n_out;
+    }
+    for (int i = 0; i < w->n_cuts; i++) {
+        const int64_t size = w->cut[i].n * w->shape[1], lo = ds_max(first, begin), hi = ds_min(first + n, begin + size);
+        piece(out, &n_out, lo, hi - lo, w->cut[i].first * w->shape[1] + lo - begin, hi - lo);
+        begin += size;
+    }
+    return n_out;
 }

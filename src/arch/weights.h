@@ -8,7 +8,7 @@
 #ifndef DS_WEIGHTS_H
 #define DS_WEIGHTS_H
 
-#include "arch/arch.h"
+#include "arch/arch_part.h"
 
 typedef enum {
     W_TOK,
@@ -47,17 +47,30 @@ typedef enum {
 
 typedef enum { W_INIT_NORMAL, W_INIT_ZERO, W_INIT_ONE } WeightInit;
 
+// Where several tensor ranks keep the same elements: their gradients are the same on all of them, or each rank's own
+// are added up, over the ranks that share its key heads or over the whole tensor group.
+typedef enum { W_GRAD_SAME, W_GRAD_SUM_KV, W_GRAD_SUM_TENSOR } WeightGrad;
+
+// A part of a weight is at most so many ranges of its rows (or columns).
+enum { WEIGHT_CUTS = 3 };
+
 typedef struct {
     char name[96]; // as Hugging Face spells it, "v_head.weight" for the scalar head
     WeightRole role;
-    int block;        // 0 .. layers + 1
-    int ndim;         // 1 or 2
-    int64_t shape[2]; // internal shape, [out, in] for linear weights; shape[1] = 1 for vectors
-    int64_t count;
+    int block;          // 0 .. layers + 1
+    int ndim;           // 1 or 2
+    int64_t shape[2];   // whole, internal: [out, in] for linear weights; shape[1] = 1 for vectors
+    int64_t count;      // elements of the part that is kept
     int64_t offset;     // first element within its block
     bool decay;         // weight decay applies (not to biases and norms)
     bool hf_transposed; // Hugging Face's tensor is the transpose
-    int tp_axis;        // axis that tensor parallelism splits, -1: replicated
+    int tp_axis;        // axis that tensor parallelism splits, -1: every rank keeps all of it
+    int n_cuts;         // the part: these ranges of the axis, end to end
+    struct {
+        int64_t first, n;
+    } cut[WEIGHT_CUTS];
+    bool mine; // of the ranks that keep the same elements this is the first: it writes and counts them
+    WeightGrad grad;
     WeightInit init;
     double std; // W_INIT_NORMAL
 } Weight;
@@ -70,9 +83,23 @@ typedef struct {
     int *index;           // [blocks][W_ROLES] position in w, -1: absent
 } WeightList;
 
-// Builds the list of an arch that arch_check accepted. Owner: caller, weights_free.
+// Builds the list of an arch that arch_check accepted: of the whole model, or of a part. Owner: caller, weights_free.
 void weights_build(const Arch *a, WeightList *list);
+void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list);
 void weights_free(WeightList *list);
+
+// Where elements [first, first + n) of a part lie in the whole weight: `count` of them from `at` on are runs of `run`
+// consecutive elements of the whole, the first at `whole`, each next one a row (shape[1]) further.
+typedef struct {
+    int64_t at, count, whole, run;
+} WeightPiece;
+enum { WEIGHT_PIECES = 3 };
+// Fills out[WEIGHT_PIECES], returns how many.
+int weights_pieces(const Weight *w, int64_t first, int64_t n, WeightPiece *out);
+// Index in the whole weight of element i of a piece.
+static inline int64_t weights_whole(const Weight *w, const WeightPiece *p, int64_t i) {
+    return p->whole + i / p->run * w->shape[1] + i % p->run;
+}
 
 // The weight of a role in a block, NULL if the model has none.
 const Weight *weights_find(const WeightList *list, int block, WeightRole role);

@@ -25,7 +25,10 @@ void coll_set_note(const char *note) { coll.note = note; }
 int64_t coll_bytes_sent(void) { return coll.sent; }
 int64_t coll_bytes_sent_as(CollKind kind) { return coll.sent_as[kind]; }
 
-static void count_sent(CollKind kind, int64_t bytes) {
+int64_t coll_group_sent_as(const Group *g, CollKind kind) { return g->sent[kind]; }
+
+static void count_sent(const Group *g, CollKind kind, int64_t bytes) {
+    g->sent[kind] += bytes;
     coll.sent += bytes;
     coll.sent_as[kind] += bytes;
 }
@@ -86,7 +89,7 @@ void coll_bcast(const Group *g, void *data, size_t bytes, int root) {
         check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &req), "broadcast");
         wait_all(g, &req, 1, "broadcast");
     }
-    if (g->rank == root) count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
+    if (g->rank == root) count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
 
 void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
@@ -98,7 +101,7 @@ void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
     MPI_Request req;
     check(MPI_Iallgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, g->comm, &req), "all-gather");
     wait_all(g, &req, 1, "all-gather");
-    count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
+    count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
 
 void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all, size_t *offset) {
@@ -115,7 +118,7 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
     MPI_Request req;
     check(MPI_Iallgatherv(mine, (int)bytes, MPI_BYTE, *all, count, start, MPI_BYTE, g->comm, &req), "all-gather");
     wait_all(g, &req, 1, "all-gather");
-    count_sent(COLL_HOST, (int64_t)bytes * (g->size - 1));
+    count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
     mem_free(each);
     mem_free(count);
     mem_free(start);
@@ -138,7 +141,7 @@ static void reduce_host(const Group *g, void *x, int64_t n, MPI_Datatype type, M
     MPI_Request req;
     check(MPI_Iallreduce(MPI_IN_PLACE, x, as_int((size_t)n, "reduction"), type, op, g->comm, &req), "reduction");
     wait_all(g, &req, 1, "reduction");
-    count_sent(COLL_HOST, n * 8);
+    count_sent(g, COLL_HOST, n * 8);
 }
 
 void coll_sum_i64(const Group *g, int64_t *x, int64_t n) { reduce_host(g, x, n, MPI_INT64_T, MPI_SUM); }
@@ -162,49 +165,52 @@ static Dev *staging(const Kernels *k, int size) {
 }
 
 // slot[0] = sum of slot[0 .. size) in a binary tree, neighbours first.
-static void add_tree(const Kernels *k, Dev *stage, int size, int64_t n) {
+static void add_tree(const Kernels *k, DType dt, Dev *stage, int size, int64_t n) {
     const size_t slot = SEGMENT * sizeof(float);
     for (int step = 1; step < size; step *= 2)
         for (int r = 0; r + step < size; r += 2 * step)
-            k->add(DS_F32, dev_at(stage, (size_t)r * slot), dev_cat(stage, (size_t)(r + step) * slot), n);
+            k->add(dt, dev_at(stage, (size_t)r * slot), dev_cat(stage, (size_t)(r + step) * slot), n);
 }
 
-void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+// n elements of every rank's part, from element `at` on: all to all, summed, put in place.
+static void reduce_segment(const Group *g, const Kernels *k, DType dt, Dev *x, Dev *stage, int64_t part, int64_t at,
+                           int64_t n) {
+    const size_t slot = SEGMENT * sizeof(float), e = dtype_bytes(dt), bytes = (size_t)n * e;
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    int n_req = 0;
+    for (int r = 0; r < g->size; r++) {
+        Dev *own = dev_at(x, (size_t)(r * part + at) * e);
+        if (r == g->rank) {
+            k->copy(dev_at(stage, (size_t)r * slot), own, bytes);
+            continue;
+        }
+        void *in = kernels_comm_ptr(dev_at(stage, (size_t)r * slot));
+        check(MPI_Irecv(in, (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+        check(MPI_Isend(kernels_comm_ptr(own), (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+    }
+    wait_all(g, req, n_req, "reduce-scatter");
+    add_tree(k, dt, stage, g->size, n);
+    k->copy(dev_at(x, (size_t)(g->rank * part + at) * e), stage, bytes);
+    mem_free(req);
+}
+
+static void reduce_scatter(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t n) {
     if (g->size == 1 || n == 0) return;
     if (n % g->size) err_fatal("reduce-scatter of %lld elements over %d ranks", (long long)n, g->size);
     const int64_t part = n / g->size;
-    const size_t slot = SEGMENT * sizeof(float);
     Dev *stage = staging(k, g->size);
-    if (g->dry) {
-        count_sent(COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
-        return;
-    }
-    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
-    for (int64_t at = 0; at < part; at += SEGMENT) {
-        int count = (int)ds_min(SEGMENT, part - at), n_req = 0;
-        for (int r = 0; r < g->size; r++) {
-            Dev *own = dev_at(x, (size_t)(r * part + at) * sizeof(float));
-            if (r == g->rank) {
-                k->copy(dev_at(stage, (size_t)r * slot), own, (size_t)count * sizeof(float));
-                continue;
-            }
-            void *in = kernels_comm_ptr(dev_at(stage, (size_t)r * slot));
-            check(MPI_Irecv(in, count, MPI_FLOAT, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
-            check(MPI_Isend(kernels_comm_ptr(own), count, MPI_FLOAT, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
-        }
-        wait_all(g, req, n_req, "reduce-scatter");
-        add_tree(k, stage, g->size, count);
-        k->copy(dev_at(x, (size_t)(g->rank * part + at) * sizeof(float)), stage, (size_t)count * sizeof(float));
-        count_sent(COLL_REDUCE_SCATTER, (int64_t)count * (g->size - 1) * (int64_t)sizeof(float));
-    }
-    mem_free(req);
+    count_sent(g, COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)dtype_bytes(dt));
+    for (int64_t at = 0; at < part && !g->dry; at += SEGMENT)
+        reduce_segment(g, k, dt, x, stage, part, at, ds_min(SEGMENT, part - at));
 }
+
+void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) { reduce_scatter(g, k, DS_F32, x, n); }
 
 void coll_reduce_scatter_library(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     if (g->size == 1 || n == 0) return;
     if (n % g->size) err_fatal("reduce-scatter of %lld elements over %d ranks", (long long)n, g->size);
     const int64_t part = n / g->size;
-    count_sent(COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
+    count_sent(g, COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
     if (g->dry) return;
     MPI_Request req;
     check(MPI_Ireduce_scatter_block(MPI_IN_PLACE, kernels_comm_ptr(x), as_int((size_t)part, "reduce-scatter"),
@@ -218,7 +224,7 @@ void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_byte
     *p = (CollPending){.g = g};
     if (g->size == 1 || part == 0) return;
     if (g->dry) {
-        count_sent(COLL_ALLGATHER, part * (int64_t)elem_bytes * (g->size - 1));
+        count_sent(g, COLL_ALLGATHER, part * (int64_t)elem_bytes * (g->size - 1));
         return;
     }
     const int64_t piece = ((int64_t)1 << 30) / (int64_t)elem_bytes;
@@ -233,7 +239,7 @@ void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_byte
             check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
             check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
         }
-        count_sent(COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
+        count_sent(g, COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     }
     p->requests = req;
 }
@@ -261,29 +267,30 @@ static void gather_rest(const Group *g, Dev *stage, int bytes, size_t slot) {
         check(MPI_Isend(mine, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
     }
     wait_all(g, req, n_req, "all-reduce");
-    count_sent(COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
+    count_sent(g, COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     mem_free(req);
 }
 
-void coll_allreduce(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+void coll_allreduce(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t n) {
     if (g->size == 1) return;
     const int64_t part = n / g->size, even = part * g->size;
-    coll_reduce_scatter(g, k, x, even);
-    coll_allgather_dev(g, x, part, sizeof(float));
+    const size_t e = dtype_bytes(dt);
+    reduce_scatter(g, k, dt, x, even);
+    coll_allgather_dev(g, x, part, e);
     if (n == even || g->dry) return;
     // The few elements left over: every rank sums all of them in the same tree.
-    Dev *stage = staging(k, g->size), *rest = dev_at(x, (size_t)even * sizeof(float));
-    const size_t bytes = (size_t)(n - even) * sizeof(float), slot = SEGMENT * sizeof(float);
+    Dev *stage = staging(k, g->size), *rest = dev_at(x, (size_t)even * e);
+    const size_t bytes = (size_t)(n - even) * e, slot = SEGMENT * sizeof(float);
     k->copy(dev_at(stage, (size_t)g->rank * slot), rest, bytes);
     gather_rest(g, stage, (int)bytes, slot);
-    add_tree(k, stage, g->size, n - even);
+    add_tree(k, dt, stage, g->size, n - even);
     k->copy(rest, stage, bytes);
 }
 
 void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t bytes) {
     const int n = as_int(bytes, "exchange");
     if (g->size == 1 || n == 0) return;
-    count_sent(kind, (int64_t)bytes * (g->size - 1));
+    count_sent(g, kind, (int64_t)bytes * (g->size - 1));
     if (g->dry) return;
     char *to = kernels_comm_ptr(out), *from = kernels_comm_ptr(in);
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);

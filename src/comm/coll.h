@@ -20,6 +20,8 @@ void coll_set_note(const char *note);
 typedef enum { COLL_HOST, COLL_REDUCE_SCATTER, COLL_ALLGATHER, COLL_KINDS } CollKind;
 int64_t coll_bytes_sent(void);
 int64_t coll_bytes_sent_as(CollKind kind);
+// The same within one group.
+int64_t coll_group_sent_as(const Group *g, CollKind kind);
 
 void coll_barrier(const Group *g);
 
@@ -36,7 +38,7 @@ void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all);
 // each begins.
 void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all, size_t *offset);
 
-// ---- device memory, fp32 ----
+// ---- device memory, fp32 unless a dtype is given ----
 // Sum over ranks in one fixed binary tree (neighbours first: ((0+1)+(2+3))+...), whatever the group's size.
 // x[n], n a multiple of the group's size: rank r ends with the sum in x[r * n/size ..); the rest of x is left
 // undefined.
@@ -54,8 +56,9 @@ typedef struct {
 } CollPending;
 void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p);
 void coll_finish(CollPending *p);
-// x[n] = sum, on every rank (reduce-scatter, then all-gather). Any n.
-void coll_allreduce(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+// x[n] dt (fp32 or bf16, which is also added in bf16) = sum in the same tree, the same bits on every rank
+// (reduce-scatter, then all-gather). Any n.
+void coll_allreduce(const Group *g, const struct Kernels *k, DType dt, Dev *x, int64_t n);
 // Slot r of `in` = this rank's slot of rank r's `out`; slots of `bytes` < 2 GiB, one a rank. The own slot of `in` is
 // left alone. Counted as `kind`.
 void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t bytes);

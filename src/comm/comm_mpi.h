@@ -4,12 +4,13 @@
 
 #include <mpi.h>
 
-#include "comm/group.h"
+#include "comm/coll.h"
 
 struct Group {
     MPI_Comm comm;
     int rank, size;
-    bool dry; // of a plan: nothing travels, only the bytes are counted
+    bool dry;      // of a plan: nothing travels, only the bytes are counted
+    int64_t *sent; // [COLL_KINDS] bytes that this rank has sent within the group
 };
 
 #endif

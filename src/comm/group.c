@@ -7,6 +7,8 @@
 
 const Group *group_world(void) {
     static Group all;
+    static int64_t sent[COLL_KINDS];
+    all.sent = sent;
     all.comm = *(const MPI_Comm *)world_comm();
     all.rank = world_rank();
     all.size = world_size();
@@ -18,7 +20,12 @@ Group *group_split(const Group *g, int color, int key) {
     if (MPI_Comm_split(g->comm, color, key, &part->comm) != MPI_SUCCESS) err_fatal("MPI_Comm_split failed");
     MPI_Comm_rank(part->comm, &part->rank);
     MPI_Comm_size(part->comm, &part->size);
+    part->sent = MEM_NEW(int64_t, COLL_KINDS);
     return part;
+}
+
+Group *group_range(const Group *g, int first, int size) {
+    return g->dry ? group_dry(g->rank - first, size) : group_split(g, first, g->rank);
 }
 
 Group *group_split_node(const Group *g) {
@@ -27,18 +34,20 @@ Group *group_split_node(const Group *g) {
         err_fatal("MPI_Comm_split_type failed");
     MPI_Comm_rank(part->comm, &part->rank);
     MPI_Comm_size(part->comm, &part->size);
+    part->sent = MEM_NEW(int64_t, COLL_KINDS);
     return part;
 }
 
 void group_destroy(Group **g) {
     if (!*g) return;
     if (!(*g)->dry) MPI_Comm_free(&(*g)->comm);
+    mem_free((*g)->sent);
     MEM_FREE(*g);
 }
 
 Group *group_dry(int rank, int size) {
     Group *g = MEM_NEW(Group, 1);
-    *g = (Group){.comm = MPI_COMM_NULL, .rank = rank, .size = size, .dry = true};
+    *g = (Group){.comm = MPI_COMM_NULL, .rank = rank, .size = size, .dry = true, .sent = MEM_NEW(int64_t, COLL_KINDS)};
     return g;
 }
 

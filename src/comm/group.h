@@ -12,6 +12,9 @@ const Group *group_world(void);
 // Splits `g`: ranks with equal color form a group, ordered by key, then rank. Collective on g. Owner: caller,
 // group_destroy.
 Group *group_split(const Group *g, int color, int key);
+// The `size` ranks of g from `first` on, of which this rank is one; all ranks of g are in one such range, or call
+// group_split. Collective on g. Owner: caller, group_destroy.
+Group *group_range(const Group *g, int first, int size);
 // The ranks of g on this rank's node, in g's order. Collective on g. Owner: caller, group_destroy.
 Group *group_split_node(const Group *g);
 void group_destroy(Group **g); // Collective on *g. Accepts NULL

@@ -16,7 +16,7 @@ size_t kvcache_bytes(const Arch *arch, DType dt, int64_t slots, int64_t max_toke
 }
 
 void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens, int64_t block, Workspace *shared) {
-    const Arch *a = &m->arch;
+    const Arch *a = &m->part.own;
     const int64_t ld = blocks_of(max_tokens, block), blocks = slots * ld;
     *p = (KvPool){.k = m->k,
                   .layers = a->layers,

@@ -38,6 +38,7 @@ void kvcache_release(KvPool *p, int64_t slot);
 // Makes sequence s of the next forward pass the one in slot[s].
 void kvcache_select(KvPool *p, const int64_t *slot, int64_t n);
 
+// arch: of a tensor rank's part.
 size_t kvcache_bytes(const Arch *arch, DType dt, int64_t slots, int64_t max_tokens, int64_t block);
 
 #endif

@@ -69,7 +69,7 @@ static Err list_model(const Group *g, const char *temporary, const CkptModel *m,
     DS_TRY(manifest_add_file(manifest, temporary, name));
     for (int64_t i = 0; i < rows->n; i++) {
         const H5Row *r = &rows->row[i];
-        manifest_add_rows(manifest, name, m->source.tensors[r->tensor].path, r->first, r->count, r->hash);
+        manifest_add_rows(manifest, name, m->source.tensors[r->tensor].path, r->runs, r->hash);
     }
 done:
     mem_free(shard);

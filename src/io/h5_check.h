@@ -3,15 +3,16 @@
 #define DS_H5_CHECK_H
 
 #include "io/h5_lib.h"
+#include "io/h5_runs.h"
 
-// One source of a virtual data set as a file claims it, in flat elements.
+// One source of a virtual data set as a file claims it.
 typedef struct {
     char *target;  // the virtual data set's path
     char *dataset; // in the shard
     int shard;
     DType dtype;
-    int64_t first, count; // of the target
-    int ndim;             // of the source's selection, and its last corner, to compare with the shard's own data set
+    H5Runs runs; // of the target
+    int ndim;    // of the source's selection, and its last corner, to compare with the shard's own data set
     hsize_t last[H5S_MAX_RANK];
 } H5CheckSource;
 

@@ -1,5 +1,6 @@
 // h5_data.c: see h5_data.h. A flat range of a row-major tensor is a few boxes: for 2-D the rest of a row, whole rows,
-// the start of a row. Conversions are ours, in blocks: the library's own for 16-bit floats go bit by bit.
+// the start of a row. A strided one is a single box. Conversions are ours, in blocks: the library's own for 16-bit
+// floats go bit by bit.
 #include "io/h5_data.h"
 
 #include <stdio.h>
@@ -16,10 +17,17 @@ typedef struct {
     int64_t elements;
 } Box;
 
-// The largest box that begins at flat element `first` and holds no more than `count` elements, all contiguous.
-static Box next_box(int ndim, const int64_t *shape, int64_t first, int64_t count) {
+static Box strip_box(int64_t cols, H5Runs r) {
+    return (Box){.start = {(hsize_t)(r.first / cols), (hsize_t)(r.first % cols)},
+                 .count = {(hsize_t)(r.count / r.run), (hsize_t)r.run},
+                 .elements = r.count};
+}
+
+// The largest box that holds the elements of r from number `done` on, in their order.
+static Box next_box(int ndim, const int64_t *shape, H5Runs r, int64_t done) {
+    if (h5_runs_strided(r)) return strip_box(shape[1], r);
     Box b = {.elements = 1};
-    int64_t inner[H5_MAX_NDIM] = {0}, rest = first;
+    int64_t inner[H5_MAX_NDIM] = {0}, rest = r.first + done, count = r.count - done;
     for (int d = ndim - 1; d >= 0; d--) inner[d] = d == ndim - 1 ? 1 : inner[d + 1] * shape[d + 1];
     int split = ndim; // the outermost dimension along which whole slices fit
     for (int d = 0; d < ndim; d++) {
@@ -68,12 +76,12 @@ Err h5_info(const H5File *file, const char *object, H5Info *info) {
     return err;
 }
 
-// Reads or writes a flat range in the stored type, box by box. data: [count].
-static bool transfer(hid_t id, const H5Info *info, bool write, int64_t first, int64_t count, char *data) {
+// Reads or writes elements in the stored type, box by box. data: [r.count].
+static bool transfer(hid_t id, const H5Info *info, bool write, H5Runs r, char *data) {
     bool ok = true;
     hid_t type = h5_lib_type(info->dtype), space = H5Dget_space(id);
-    while (ok && count > 0) {
-        Box b = next_box(info->ndim, info->shape, first, count);
+    for (int64_t done = 0; ok && done < r.count;) {
+        Box b = next_box(info->ndim, info->shape, r, done);
         hsize_t n = (hsize_t)b.elements;
         hid_t memory = H5Screate_simple(1, &n, NULL);
         if (info->ndim) ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, b.start, NULL, b.count, NULL) >= 0;
@@ -82,7 +90,7 @@ static bool transfer(hid_t id, const H5Info *info, bool write, int64_t first, in
                         : H5Dread(id, type, memory, space, H5P_DEFAULT, data)) >= 0;
         H5Sclose(memory);
         data += (size_t)b.elements * dtype_bytes(info->dtype);
-        first += b.elements, count -= b.elements;
+        done += b.elements;
     }
     H5Sclose(space);
     return ok;
@@ -116,39 +124,43 @@ static void convert(DType from, const void *in, DType to, void *out, int64_t n) 
     }
 }
 
-static bool read_converted(hid_t id, const H5Info *info, DType as, int64_t first, int64_t count, char *out) {
+static bool read_converted(hid_t id, const H5Info *info, DType as, H5Runs r, char *out) {
     bool ok = true;
     void *block = mem_array(BLOCK, dtype_bytes(info->dtype));
-    for (int64_t at = 0; ok && at < count; at += BLOCK) {
-        int64_t n = ds_min(BLOCK, count - at);
-        ok = transfer(id, info, false, first + at, n, block);
-        if (ok) convert(info->dtype, block, as, out + (size_t)at * dtype_bytes(as), n);
+    int64_t cols = h5_runs_cols(info->ndim, info->shape);
+    for (int64_t at = 0; ok && at < r.count;) {
+        H5Runs part = h5_runs_part(r, cols, at, BLOCK);
+        ok = transfer(id, info, false, part, block);
+        if (ok) convert(info->dtype, block, as, out + (size_t)at * dtype_bytes(as), part.count);
+        at += part.count;
     }
     mem_free(block);
     return ok;
 }
 
-static Err check_range(const H5File *file, const char *object, const H5Info *info, int64_t first, int64_t count,
-                       Err code) {
-    if (first >= 0 && count >= 0 && first <= info->count && count <= info->count - first) return DS_OK;
-    return err_set(code, "%s: %s has %lld elements, asked for %lld from %lld on", file->path, object,
-                   (long long)info->count, (long long)count, (long long)first);
+static Err check_range(const H5File *file, const char *object, const H5Info *info, H5Runs r, Err code) {
+    if (h5_runs_ok(r, info->count, h5_runs_cols(info->ndim, info->shape))) return DS_OK;
+    return err_set(code, "%s: %s has %lld elements, asked for %lld from %lld on, in runs of %lld (0: one)", file->path,
+                   object, (long long)info->count, (long long)r.count, (long long)r.first, (long long)r.run);
 }
 
-Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out) {
+Err h5_read_runs(const H5File *file, const char *object, DType as, H5Runs r, void *out) {
     Err err = DS_OK;
     hid_t id = H5I_INVALID_HID;
     H5Info info;
     DS_TRY(open_dataset(file, object, &id, &info));
-    DS_TRY(check_range(file, object, &info, first, count, DS_ERR_DATA));
+    DS_TRY(check_range(file, object, &info, r, DS_ERR_DATA));
     DS_CHECK(as == info.dtype || can_convert(info.dtype, as), DS_ERR_DATA, "%s: %s holds %s, expected %s", file->path,
              object, dtype_name(info.dtype), dtype_name(as));
-    bool ok = as == info.dtype ? transfer(id, &info, false, first, count, out)
-                               : read_converted(id, &info, as, first, count, out);
+    bool ok = as == info.dtype ? transfer(id, &info, false, r, out) : read_converted(id, &info, as, r, out);
     DS_CHECK(ok, DS_ERR_DATA, "%s: cannot read %s: %s", file->path, object, h5_lib_reason());
 done:
     if (id >= 0) H5Dclose(id);
     return err;
+}
+
+Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out) {
+    return h5_read_runs(file, object, as, (H5Runs){first, count, 0}, out);
 }
 
 // ---- writing ----
@@ -192,18 +204,22 @@ Err h5_dataset_create(H5File *file, const char *object, DType dtype, int ndim, c
     return create(file, object, dtype, ndim, shape, dcpl);
 }
 
-Err h5_write(H5File *file, const char *object, int64_t first, int64_t count, const void *data) {
+Err h5_write_runs(H5File *file, const char *object, H5Runs r, const void *data) {
     Err err = DS_OK;
     hid_t id = H5I_INVALID_HID;
     H5Info info;
     DS_TRY(open_dataset(file, object, &id, &info));
-    DS_TRY(check_range(file, object, &info, first, count, DS_ERR_BUG));
-    bool ok = transfer(id, &info, true, first, count, (char *)(uintptr_t)data);
+    DS_TRY(check_range(file, object, &info, r, DS_ERR_BUG));
+    bool ok = transfer(id, &info, true, r, (char *)(uintptr_t)data);
     DS_CHECK(ok, DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
 done:
     if (id >= 0 && H5Dclose(id) < 0 && !err)
         err = err_set(DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
     return err;
+}
+
+Err h5_write(H5File *file, const char *object, int64_t first, int64_t count, const void *data) {
+    return h5_write_runs(file, object, (H5Runs){first, count, 0}, data);
 }
 
 Err h5_write_new(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape, const void *data) {
@@ -235,12 +251,12 @@ static const char *base_name(const char *path) {
 // One source as one mapping a box.
 static bool map_source(hid_t dcpl, hid_t whole, int ndim, const int64_t *shape, const char *stem, const H5Source *s) {
     bool ok = true;
-    hsize_t n = (hsize_t)s->count;
+    hsize_t n = (hsize_t)s->runs.count;
     char name[DSET_NAME];
     snprintf(name, sizeof name, "%.250s.shards/%05d.h5", stem, s->shard);
     hid_t source = H5Screate_simple(1, &n, NULL);
-    for (int64_t done = 0; ok && done < s->count;) {
-        Box b = next_box(ndim, shape, s->first + done, s->count - done);
+    for (int64_t done = 0; ok && done < s->runs.count;) {
+        Box b = next_box(ndim, shape, s->runs, done);
         hsize_t at = (hsize_t)done, run = (hsize_t)b.elements;
         ok = H5Sselect_hyperslab(whole, H5S_SELECT_SET, b.start, NULL, b.count, NULL) >= 0 &&
              H5Sselect_hyperslab(source, H5S_SELECT_SET, &at, NULL, &run, NULL) >= 0 &&
@@ -251,21 +267,34 @@ static bool map_source(hid_t dcpl, hid_t whole, int ndim, const int64_t *shape, 
     return ok;
 }
 
+// The sources tile the whole, and the file has a name that shards can follow. DS_ERR_BUG.
+static Err check_sources(const H5File *file, const char *object, int ndim, const int64_t *shape,
+                         const H5Source *sources, int64_t n) {
+    Err err = DS_OK;
+    char words[H5_RUNS_WORDS];
+    const char *base = base_name(file->path);
+    size_t name_bytes = strlen(base);
+    int64_t total = 1;
+    H5Runs *runs = MEM_NEW(H5Runs, n);
+    for (int d = 0; d < ndim; d++) total *= shape[d];
+    for (int64_t i = 0; i < n; i++) runs[i] = sources[i].runs;
+    DS_CHECK(h5_runs_tile(total, h5_runs_cols(ndim, shape), runs, n, words), DS_ERR_BUG, "%s: the parts of %s %s",
+             file->path, object, words);
+    DS_CHECK(name_bytes > 3 && !strcmp(base + name_bytes - 3, ".h5"), DS_ERR_BUG,
+             "%s: the name of a file with virtual data sets ends in .h5", file->path);
+done:
+    mem_free(runs);
+    return err;
+}
+
 Err h5_write_virtual(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape,
                      const H5Source *sources, int64_t n_sources) {
-    Err err = DS_OK;
     hsize_t dims[H5_MAX_NDIM] = {0};
     const char *base = base_name(file->path);
-    size_t n = strlen(base);
-    int64_t next = 0, total = 1;
-    for (int d = 0; d < ndim; d++) dims[d] = (hsize_t)shape[d], total *= shape[d];
-    for (int64_t i = 0; i < n_sources; next += sources[i++].count)
-        if (sources[i].first != next)
-            return err_set(DS_ERR_BUG, "%s: the parts of %s leave a hole at %lld", file->path, object, (long long)next);
-    if (next != total || n < 4 || strcmp(base + n - 3, ".h5") != 0)
-        return err_set(DS_ERR_BUG, "%s: %s has %lld elements in parts, expected %lld (and a file name in .h5)",
-                       file->path, object, (long long)next, (long long)total);
-    char *stem = mem_strndup(base, n - 3);
+    Err err = check_sources(file, object, ndim, shape, sources, n_sources);
+    if (err) return err;
+    for (int d = 0; d < ndim; d++) dims[d] = (hsize_t)shape[d];
+    char *stem = mem_strndup(base, strlen(base) - 3);
     hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE), whole = H5Screate_simple(ndim, dims, NULL);
     set_fill(dcpl, dtype);
     for (int64_t i = 0; i < n_sources; i++)

@@ -1,4 +1,5 @@
-// h5_data.h: data sets in an open HDF5 file: whole ones, flat ranges of row-major tensors, virtual ones, growing ones.
+// h5_data.h: data sets in an open HDF5 file: whole ones, flat ranges of row-major tensors, strips of matrices, virtual
+// ones, growing ones.
 // Not collective (all of it).
 //
 // Data are host memory. bf16 is stored as an HDF5 float type (sign 15, exponent 7-14, mantissa 0-6), which h5dump and
@@ -7,6 +8,7 @@
 #define DS_H5_DATA_H
 
 #include "io/h5.h"
+#include "io/h5_runs.h"
 
 enum { H5_MAX_NDIM = 4 };
 
@@ -25,6 +27,8 @@ Err h5_info(const H5File *file, const char *object, H5Info *info);
 // between fp32, bf16 and fp16 (to bf16 rounds to nearest even; to fp16 is refused), or uint8/int32/uint32 to int64.
 // DS_ERR_DATA: missing, out of range, another type, cannot be read (a broken checksum).
 Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out);
+// The same of a series of runs: out[runs.count].
+Err h5_read_runs(const H5File *file, const char *object, DType as, H5Runs runs, void *out);
 
 // Creates a contiguous data set, with its parents; its contents are undefined until written. DS_ERR_IO; DS_ERR_DATA for
 // a shape that overflows.
@@ -32,16 +36,18 @@ Err h5_dataset_create(H5File *file, const char *object, DType dtype, int ndim, c
 
 // Writes a flat range; data[count] has the stored type. DS_ERR_IO with the path.
 Err h5_write(H5File *file, const char *object, int64_t first, int64_t count, const void *data);
+// The same of a series of runs: data[runs.count].
+Err h5_write_runs(H5File *file, const char *object, H5Runs runs, const void *data);
 
 // h5_dataset_create and h5_write of the whole.
 Err h5_write_new(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape, const void *data);
 
-// One source of a virtual data set: elements [first, first + count) of the whole are the 1-D data set `dataset` [count]
-// in `<own name>.shards/<shard as 5 digits>.h5`.
+// One source of a virtual data set: the elements `runs` of the whole are the 1-D data set `dataset` [runs.count] in
+// `<own name>.shards/<shard as 5 digits>.h5`.
 typedef struct {
     int shard; // 0 .. 99999
     const char *dataset;
-    int64_t first, count;
+    H5Runs runs;
 } H5Source;
 
 // Creates a virtual data set; sources must tile it (DS_ERR_BUG). Where a shard is missing tools show nan (floats) or 0.

@@ -1,6 +1,7 @@
 // h5_parts.c: shards, masters over them, and the hashes of both. See h5_parts.h for the layout.
 //
-// The attribute xxh3_128 of a data set is text, a line a row: "<first> <count> <hash>\n", in order of first.
+// The attribute xxh3_128 of a data set is text, a line a row, piece after piece: "<first> <count> <hash>\n" of a flat
+// range, "<first> <count> <hash> <run>\n" of a strip. Readers take the lines in any order.
 #include "io/h5_parts.h"
 
 #include <inttypes.h>
@@ -12,10 +13,10 @@
 #include "base/mem.h"
 #include "io/h5_attr.h"
 
-_Static_assert(sizeof(H5Row) == 72, "rows travel between ranks as bytes");
+_Static_assert(sizeof(H5Row) == 80, "rows travel between ranks as bytes");
 
 #define HASHES "xxh3_128"
-enum { MAX_TENSORS = 1 << 20 };
+enum { MAX_TENSORS = 1 << 20, LINE = 128 };
 
 void h5_rows_add(H5Rows *rows, const H5Row *row) {
     if ((rows->n & (rows->n - 1)) == 0) // full at every power of two
@@ -47,6 +48,17 @@ Err h5_parts_shard_path(const char *master, int shard, char **path) {
     return DS_OK;
 }
 
+// A strip as wide as its tensor is a flat range, and is written as one.
+static H5Runs piece_runs(const H5Tensor *t, const H5Piece *p) {
+    H5Runs r = {p->first, p->count, p->run};
+    if (!h5_runs_strided(r) || r.run == h5_runs_cols(t->ndim, t->shape)) r.run = 0;
+    return r;
+}
+
+H5Runs h5_parts_row(const H5Tensor *t, const H5Piece *p, int64_t at) {
+    return h5_runs_part(piece_runs(t, p), h5_runs_cols(t->ndim, t->shape), at, H5_ROW_MAX);
+}
+
 static char *source_name(const H5Tensor *t, int64_t first) { return mem_printf("%s@%" PRId64, t->path, first); }
 
 void *h5_parts_staging(const H5Tensor *tensors, int n_tensors) {
@@ -72,15 +84,15 @@ static Err write_piece(ShardWriter *w, int shard, int index, const H5Piece *p) {
     size_t size = dtype_bytes(t->dtype);
     char *name = source_name(t, p->first);
     DS_TRY(h5_dataset_create(w->file, name, t->dtype, 1, &p->count));
-    for (int64_t at = 0; at < p->count; at += H5_ROW_MAX) {
-        int64_t n = ds_min(H5_ROW_MAX, p->count - at);
+    for (int64_t at = 0, n; at < p->count; at += n) {
+        H5Runs runs = h5_parts_row(t, p, at);
+        n = runs.count;
         const void *data = p->data ? (const char *)p->data + (size_t)at * size : w->staging;
         if (!p->data) DS_TRY(w->fetch(w->context, index, at, n, w->staging));
         DS_TRY(h5_write(w->file, name, at, n, data));
         H5Row row = {.tensor = p->tensor,
                      .shard = shard,
-                     .first = p->first + at,
-                     .count = n,
+                     .runs = runs,
                      .piece_first = p->first,
                      .hash = hash_xxh128(data, (size_t)n * size)};
         h5_rows_add(w->rows, &row);
@@ -94,10 +106,14 @@ Err h5_parts_check_pieces(const char *path, const H5Tensor *tensors, int n_tenso
                           bool fetched) {
     for (int i = 0; i < n_pieces; i++) {
         const H5Piece *p = &pieces[i];
-        int64_t total = p->tensor >= 0 && p->tensor < n_tensors ? h5_tensor_count(&tensors[p->tensor]) : -1;
-        if (total < 0 || p->first < 0 || p->count < 0 || p->first > total || p->count > total - p->first)
-            return err_set(DS_ERR_BUG, "%s: a piece of tensor %d, %lld elements from %lld on, lies outside it", path,
-                           p->tensor, (long long)p->count, (long long)p->first);
+        const H5Tensor *t = p->tensor >= 0 && p->tensor < n_tensors ? &tensors[p->tensor] : NULL;
+        int64_t total = t ? h5_tensor_count(t) : -1;
+        H5Runs r = {p->first, p->count, p->run};
+        if (total < 0 || !h5_runs_ok(r, total, h5_runs_cols(t->ndim, t->shape)))
+            return err_set(DS_ERR_BUG,
+                           "%s: a piece of tensor %d, %lld elements from %lld on in runs of %lld (0: one), lies "
+                           "outside it",
+                           path, p->tensor, (long long)p->count, (long long)p->first, (long long)p->run);
         if (!p->data && !fetched) return err_set(DS_ERR_BUG, "%s: a piece of tensor %d has no data", path, p->tensor);
     }
     return DS_OK;
@@ -130,34 +146,53 @@ done:
 
 // ---- rows of all ranks -> one file ----
 
-static int by_place(const void *a, const void *b) {
+// Rows of one piece follow each other, also where those of another strip lie between them in the tensor.
+static int by_piece(const void *a, const void *b) {
     const H5Row *x = a, *y = b;
     if (x->tensor != y->tensor) return (x->tensor > y->tensor) - (x->tensor < y->tensor);
-    return (x->first > y->first) - (x->first < y->first);
+    if (x->piece_first != y->piece_first) return (x->piece_first > y->piece_first) - (x->piece_first < y->piece_first);
+    return (x->runs.first > y->runs.first) - (x->runs.first < y->runs.first);
+}
+
+// row[0..n) tile their tensor exactly. `code` with what it is that they do not.
+static Err check_tiling(Err code, const char *what, const H5File *file, const H5Tensor *t, const H5Row *row,
+                        int64_t n) {
+    Err err = DS_OK;
+    char words[H5_RUNS_WORDS];
+    H5Runs *runs = MEM_NEW(H5Runs, n);
+    for (int64_t i = 0; i < n; i++) runs[i] = row[i].runs;
+    DS_CHECK(h5_runs_tile(h5_tensor_count(t), h5_runs_cols(t->ndim, t->shape), runs, n, words), code,
+             "%s: the %s of %s %s", h5_path(file), what, t->path, words);
+done:
+    mem_free(runs);
+    return err;
 }
 
 // Sorts; every tensor is tiled exactly. DS_ERR_BUG.
 static Err sort_rows(const H5File *file, const H5Tensor *tensors, int n_tensors, H5Rows *rows) {
+    Err err = DS_OK;
     int64_t k = 0;
-    if (rows->n) qsort(rows->row, (size_t)rows->n, sizeof *rows->row, by_place);
+    if (rows->n) qsort(rows->row, (size_t)rows->n, sizeof *rows->row, by_piece);
     for (int t = 0; t < n_tensors; t++) {
-        int64_t next = 0, total = h5_tensor_count(&tensors[t]);
-        for (; k < rows->n && rows->row[k].tensor == t && rows->row[k].first == next; k++) next += rows->row[k].count;
-        if (next != total)
-            return err_set(DS_ERR_BUG, "%s: %s has its elements up to %lld of %lld, then a hole or an overlap",
-                           h5_path(file), tensors[t].path, (long long)next, (long long)total);
+        int64_t n = 0;
+        while (k + n < rows->n && rows->row[k + n].tensor == t) n++;
+        DS_TRY(check_tiling(DS_ERR_BUG, "rows", file, &tensors[t], rows->row + k, n));
+        k += n;
     }
-    if (k == rows->n) return DS_OK;
-    return err_set(DS_ERR_BUG, "%s: elements of tensor %d overlap or belong to none", h5_path(file),
-                   rows->row[k].tensor);
+    DS_CHECK(k == rows->n, DS_ERR_BUG, "%s: rows of tensor %d, which there is not", h5_path(file), rows->row[k].tensor);
+done:
+    return err;
 }
 
 // The hashes of row[0..n) as the attribute of their tensor.
 static Err write_hashes(H5File *file, const H5Tensor *t, const H5Row *row, int64_t n) {
-    enum { LINE = 80 };
     char *text = mem_array(n + 1, LINE), *p = text;
-    for (int64_t i = 0; i < n; i++)
-        p += snprintf(p, LINE, "%" PRId64 " %" PRId64 " %s\n", row[i].first, row[i].count, row[i].hash.hex);
+    for (int64_t i = 0; i < n; i++) {
+        H5Runs r = row[i].runs;
+        p += snprintf(p, LINE, "%" PRId64 " %" PRId64 " %s", r.first, r.count, row[i].hash.hex);
+        if (h5_runs_strided(r)) p += snprintf(p, LINE, " %" PRId64, r.run);
+        *p++ = '\n';
+    }
     Err err = h5_attr_put_str(file, t->path, HASHES, text);
     mem_free(text);
     return err;
@@ -176,10 +211,10 @@ static int64_t make_sources(const H5Tensor *t, const H5Row *row, int64_t n, H5So
     for (int64_t i = 0; i < n; i++) {
         H5Source *last = made ? &out[made - 1] : NULL;
         if (i && row[i].shard == row[i - 1].shard && row[i].piece_first == row[i - 1].piece_first) {
-            last->count += row[i].count;
+            last->runs.count += row[i].runs.count;
             continue;
         }
-        out[made++] = (H5Source){row[i].shard, source_name(t, row[i].piece_first), row[i].first, row[i].count};
+        out[made++] = (H5Source){row[i].shard, source_name(t, row[i].piece_first), row[i].runs};
     }
     return made;
 }
@@ -210,20 +245,17 @@ done:
     return err;
 }
 
-Err h5_parts_put(H5File *file, const H5Tensor *tensors, int tensor, int64_t first, int64_t count, const void *data,
-                 H5Rows *rows) {
+Err h5_parts_put(H5File *file, const H5Tensor *tensors, const H5Piece *p, H5Rows *rows) {
     Err err = DS_OK;
-    const H5Tensor *t = &tensors[tensor];
+    const H5Tensor *t = &tensors[p->tensor];
     size_t size = dtype_bytes(t->dtype);
-    for (int64_t at = 0; at < count; at += H5_ROW_MAX) {
-        int64_t n = ds_min(H5_ROW_MAX, count - at);
-        const char *p = (const char *)data + (size_t)at * size;
-        DS_TRY(h5_write(file, t->path, first + at, n, p));
-        H5Row row = {.tensor = tensor,
-                     .first = first + at,
-                     .count = n,
-                     .piece_first = first,
-                     .hash = hash_xxh128(p, (size_t)n * size)};
+    for (int64_t at = 0, n; at < p->count; at += n) {
+        H5Runs runs = h5_parts_row(t, p, at);
+        n = runs.count;
+        const char *data = (const char *)p->data + (size_t)at * size;
+        DS_TRY(h5_write_runs(file, t->path, runs, data));
+        H5Row row = {
+            .tensor = p->tensor, .runs = runs, .piece_first = p->first, .hash = hash_xxh128(data, (size_t)n * size)};
         h5_rows_add(rows, &row);
     }
 done:
@@ -287,9 +319,10 @@ Err h5_parts_read(const H5File *file, const H5Tensor *tensors, int n_tensors, co
         const H5Piece *p = &pieces[i];
         const H5Tensor *t = &tensors[p->tensor];
         DS_TRY(h5_parts_check_shape(file, t));
-        for (int64_t at = 0; at < p->count; at += H5_ROW_MAX) {
-            int64_t n = ds_min(H5_ROW_MAX, p->count - at);
-            DS_TRY(h5_read(file, t->path, t->dtype, p->first + at, n, staging));
+        for (int64_t at = 0, n; at < p->count; at += n) {
+            H5Runs runs = h5_parts_row(t, p, at);
+            n = runs.count;
+            DS_TRY(h5_read_runs(file, t->path, t->dtype, runs, staging));
             DS_TRY(store(context, i, at, n, staging));
         }
     }
@@ -306,46 +339,68 @@ typedef struct {
     void *staging;
 } Verifier;
 
-// One line of the attribute; *text moves past it. The file is a stranger's: nothing is taken on trust.
-static bool parse_row(const char **text, int64_t next, int64_t total, H5Row *row) {
+// One line of the attribute; *text moves past it. The file is a stranger's: nothing is taken on trust. Whether the
+// elements are the tensor's is seen when all rows are there.
+static bool parse_row(const char **text, H5Row *row) {
     int used = 0;
-    char hash[33] = "";
+    char line[LINE] = "", hash[33] = "";
+    size_t n = strcspn(*text, "\n");
+    H5Runs *r = &row->runs;
     *row = (H5Row){0};
-    if (sscanf(*text, "%18" SCNd64 " %18" SCNd64 " %32[0-9a-f]%n", &row->first, &row->count, hash, &used) != 3)
-        return false;
-    if (strlen(hash) != 32 || (*text)[used] != '\n') return false;
+    if (n >= LINE || !(*text)[n]) return false;
+    memcpy(line, *text, n); // sscanf would measure all that follows, at every line
+    int got = sscanf(line, "%18" SCNd64 " %18" SCNd64 " %32[0-9a-f]%n %18" SCNd64 "%n", &r->first, &r->count, hash,
+                     &used, &r->run, &used);
+    if (got < 3 || strlen(hash) != 32 || line[used] || (got == 4 && !h5_runs_strided(*r))) return false;
     memcpy(row->hash.hex, hash, sizeof hash);
-    *text += used + 1;
-    return row->first == next && row->count > 0 && row->count <= H5_ROW_MAX && row->count <= total - next;
+    *text += n + 1;
+    return r->count > 0 && r->count <= H5_ROW_MAX;
+}
+
+// The rows of a tensor, which tile it. Owner: caller, h5_rows_free.
+static Err read_rows(const H5File *file, const H5Tensor *t, H5Rows *rows) {
+    Err err = DS_OK;
+    char *text = NULL;
+    H5Row row;
+    DS_TRY(h5_attr_get_str(file, t->path, HASHES, &text));
+    for (const char *p = text; *p; h5_rows_add(rows, &row))
+        DS_CHECK(parse_row(&p, &row), DS_ERR_DATA, "%s: the hashes of %s are damaged", h5_path(file), t->path);
+    DS_TRY(check_tiling(DS_ERR_DATA, "hashes", file, t, rows->row, rows->n));
+done:
+    mem_free(text);
+    return err;
+}
+
+// "0 to 11", or "3 to 29, 2 of each row of 12".
+static const char *row_words(const H5Tensor *t, H5Runs r, char words[H5_RUNS_WORDS]) {
+    int64_t cols = h5_runs_cols(t->ndim, t->shape);
+    if (h5_runs_strided(r))
+        snprintf(words, H5_RUNS_WORDS, "%lld to %lld, %lld of each row of %lld", (long long)r.first,
+                 (long long)(r.first + (r.count / r.run - 1) * cols + r.run - 1), (long long)r.run, (long long)cols);
+    else snprintf(words, H5_RUNS_WORDS, "%lld to %lld", (long long)r.first, (long long)(r.first + r.count - 1));
+    return words;
 }
 
 static Err verify_row(const H5File *file, const H5Tensor *t, const H5Row *row, Verifier *v) {
     Err err = DS_OK;
+    char words[H5_RUNS_WORDS];
     if (v->seen++ % v->parts != v->part) return DS_OK;
-    DS_TRY(h5_read(file, t->path, t->dtype, row->first, row->count, v->staging));
-    Xxh128Hex hash = hash_xxh128(v->staging, (size_t)row->count * dtype_bytes(t->dtype));
+    DS_TRY(h5_read_runs(file, t->path, t->dtype, row->runs, v->staging));
+    Xxh128Hex hash = hash_xxh128(v->staging, (size_t)row->runs.count * dtype_bytes(t->dtype));
     DS_CHECK(!strcmp(hash.hex, row->hash.hex), DS_ERR_DATA,
-             "%s: %s is damaged: elements %lld to %lld do not have the hash they were written with", h5_path(file),
-             t->path, (long long)row->first, (long long)(row->first + row->count - 1));
+             "%s: %s is damaged: elements %s do not have the hash they were written with", h5_path(file), t->path,
+             row_words(t, row->runs, words));
 done:
     return err;
 }
 
 static Err verify_tensor(const H5File *file, const H5Tensor *t, Verifier *v) {
     Err err = DS_OK;
-    char *text = NULL;
-    int64_t next = 0, total = h5_tensor_count(t);
-    H5Row row;
-    DS_TRY(h5_attr_get_str(file, t->path, HASHES, &text));
-    for (const char *p = text; *p; next += row.count) {
-        DS_CHECK(total >= 0 && parse_row(&p, next, total, &row), DS_ERR_DATA, "%s: the hashes of %s are damaged",
-                 h5_path(file), t->path);
-        DS_TRY(verify_row(file, t, &row, v));
-    }
-    DS_CHECK(next == total, DS_ERR_DATA, "%s: the hashes of %s cover %lld of its %lld elements", h5_path(file), t->path,
-             (long long)next, (long long)total);
+    H5Rows rows = {0};
+    DS_TRY(read_rows(file, t, &rows));
+    for (int64_t i = 0; i < rows.n; i++) DS_TRY(verify_row(file, t, &rows.row[i], v));
 done:
-    mem_free(text);
+    h5_rows_free(&rows);
     return err;
 }
 

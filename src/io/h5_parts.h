@@ -5,6 +5,7 @@
 //     actor.shards/00000.h5  /weights/lm_head.weight@0        1-D, elements 0 ..
 //     actor.shards/00001.h5  /weights/lm_head.weight@7077888  1-D, elements 7077888 ..
 //
+// A piece of a matrix may also be a strip of its columns (h5_runs.h), which its shard holds end to end.
 // Attribute xxh3_128 of each tensor in actor.h5: its rows' hashes.
 // A row is at most H5_ROW_MAX elements of one tensor with their hash, the unit of verification. Rows survive h5repack,
 // since they are attributes of the data set they speak of.
@@ -23,10 +24,13 @@ typedef struct {
     int64_t shape[H5_MAX_NDIM];
 } H5Tensor;
 
-// A flat range of a tensor that this rank holds. data: [count] in host memory, in its dtype, or NULL: it is fetched.
+// Elements of a tensor that this rank holds: a flat range, or in a matrix whole runs of `run` elements, each one row of
+// the matrix below the one before and inside its row. data: [count] in host memory, in its dtype, runs end to end, or
+// NULL: it is fetched.
 typedef struct {
     int tensor; // index into the list of tensors
     int64_t first, count;
+    int64_t run; // 0, or not below count: a flat range
     const void *data;
 } H5Piece;
 
@@ -36,7 +40,7 @@ typedef Err (*H5Fetch)(void *context, int piece, int64_t offset, int64_t count, 
 // Fixed size and no pointers, so that a table of rows travels as bytes. Part of the piece that begins at piece_first.
 typedef struct {
     int32_t tensor, shard;
-    int64_t first, count;
+    H5Runs runs; // of the tensor; run is the piece's, so that a row inside one run is a flat range
     int64_t piece_first;
     Xxh128Hex hash; // of the elements as stored (little endian)
     char pad[7];
@@ -60,9 +64,13 @@ void *h5_parts_staging(const H5Tensor *tensors, int n_tensors);
 // in ".h5". Owner: caller, mem_free.
 Err h5_parts_shard_path(const char *master, int shard, char **path);
 
-// Every piece lies inside its tensor and has data, or is `fetched`. DS_ERR_BUG; `path` begins the message.
+// Every piece lies inside its tensor in whole runs and has data, or is `fetched`. DS_ERR_BUG; `path` begins the
+// message.
 Err h5_parts_check_pieces(const char *path, const H5Tensor *tensors, int n_tensors, const H5Piece *pieces, int n_pieces,
                           bool fetched);
+
+// The row of a legal piece of `t` that begins with the piece's element number `at`.
+H5Runs h5_parts_row(const H5Tensor *t, const H5Piece *piece, int64_t at);
 
 // Writes this rank's pieces into its shard file of `master` (its folder exists or is made), synced, and appends a row
 // for each <= H5_ROW_MAX elements to `rows`. A rank without pieces writes no file. Needs room for one row. DS_ERR_IO.
@@ -73,11 +81,10 @@ Err h5_parts_write_shard(const char *master, int shard, const H5Tensor *tensors,
 // are sorted); DS_ERR_BUG unless they tile every tensor exactly.
 Err h5_parts_write_virtual(H5File *master, const H5Tensor *tensors, int n_tensors, H5Rows *rows);
 
-// One file: create all tensors, put flat ranges in any order, finish (writes the hashes; DS_ERR_BUG unless all is
-// there).
+// One file: create all tensors, put pieces (with data) in any order, finish (writes the hashes; DS_ERR_BUG unless all
+// is there).
 Err h5_parts_create(H5File *file, const H5Tensor *tensors, int n_tensors);
-Err h5_parts_put(H5File *file, const H5Tensor *tensors, int tensor, int64_t first, int64_t count, const void *data,
-                 H5Rows *rows);
+Err h5_parts_put(H5File *file, const H5Tensor *tensors, const H5Piece *piece, H5Rows *rows);
 Err h5_parts_finish(H5File *file, const H5Tensor *tensors, int n_tensors, H5Rows *rows);
 
 // The tensors under `group` ("/weights"), sorted by name, of a file opened by h5_open_checked. Owner: caller, mem_free.

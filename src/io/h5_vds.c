@@ -87,17 +87,20 @@ static bool get_box(hid_t space, int *ndim, hsize_t *lo, hsize_t *hi) {
     return H5Sget_select_npoints(space) == (hssize_t)n;
 }
 
-// The box as a flat range of the row-major whole; false if it leaves the shape or is not one range.
-static bool flat_range(int ndim, const hsize_t *shape, const hsize_t *lo, const hsize_t *hi, int64_t *first,
-                       int64_t *count) {
+// The box as a flat range of the row-major whole, or as a strip of a matrix; false if it leaves the shape or is
+// neither.
+static bool box_runs(int ndim, const hsize_t *shape, const hsize_t *lo, const hsize_t *hi, H5Runs *r) {
     bool inner_full = true; // every dimension inside the current one is whole
     int64_t inner = 1;
-    *first = 0, *count = 1;
+    *r = (H5Runs){.count = 1};
     for (int d = ndim - 1; d >= 0; d--) {
         if (hi[d] >= shape[d]) return false;
         int64_t n = (int64_t)(hi[d] - lo[d] + 1);
-        if (n > 1 && !inner_full) return false;
-        *first += (int64_t)lo[d] * inner, *count *= n, inner *= (int64_t)shape[d];
+        if (n > 1 && !inner_full) {
+            if (ndim != 2) return false;
+            r->run = r->count;
+        }
+        r->first += (int64_t)lo[d] * inner, r->count *= n, inner *= (int64_t)shape[d];
         inner_full = inner_full && n == (int64_t)shape[d];
     }
     return true;
@@ -112,9 +115,9 @@ static Err add_source(H5Check *c, hid_t dcpl, size_t i, DType dtype, int ndim, c
     hid_t to = H5Pget_virtual_vspace(dcpl, i), from = H5Pget_virtual_srcspace(dcpl, i);
     DS_TRY(name_source(c, dcpl, i, &s.shard, dataset));
     bool ok = to >= 0 && from >= 0 && get_box(to, &got_ndim, lo, hi) && got_ndim == ndim &&
-              flat_range(ndim, shape, lo, hi, &s.first, &s.count) && get_box(from, &s.ndim, source_lo, s.last) &&
-              H5Sget_select_npoints(from) == (hssize_t)s.count;
-    DS_CHECK(ok, DS_ERR_DATA, "%s: source %zu of %s is not one whole range", c->path, i, c->object);
+              box_runs(ndim, shape, lo, hi, &s.runs) && get_box(from, &s.ndim, source_lo, s.last) &&
+              H5Sget_select_npoints(from) == (hssize_t)s.runs.count;
+    DS_CHECK(ok, DS_ERR_DATA, "%s: source %zu of %s is not one whole range or strip", c->path, i, c->object);
     s.target = mem_strdup(c->object);
     s.dataset = mem_strdup(dataset);
     c->source[c->n_sources++] = s;
@@ -124,27 +127,31 @@ done:
     return err;
 }
 
-static int by_first(const void *a, const void *b) {
-    const H5CheckSource *x = a, *y = b;
-    return (x->first > y->first) - (x->first < y->first);
+// source[0..n) are those of the object being visited.
+static Err check_tiling(const H5Check *c, const H5CheckSource *source, int64_t n, int ndim, const hsize_t *shape) {
+    Err err = DS_OK;
+    char words[H5_RUNS_WORDS];
+    int64_t total = 1, cols = ndim == 2 ? (int64_t)shape[1] : 0;
+    H5Runs *runs = MEM_NEW(H5Runs, n);
+    for (int64_t i = 0; i < n; i++) runs[i] = source[i].runs;
+    for (int d = 0; d < ndim; d++) total *= (int64_t)shape[d];
+    DS_CHECK(h5_runs_tile(total, cols, runs, n, words), DS_ERR_DATA, "%s: the sources of %s %s", c->path, c->object,
+             words);
+done:
+    mem_free(runs);
+    return err;
 }
 
 Err h5_vds_collect(H5Check *c, hid_t dcpl, DType dtype, int ndim, const hsize_t *shape) {
     Err err = DS_OK;
     size_t n = 0;
-    int64_t old = c->n_sources, next = 0, total = 1;
+    int64_t old = c->n_sources;
     DS_TRY(count_sources(c, dcpl, &n));
     DS_CHECK(ndim > 0 && old + (int64_t)n <= MAX_SOURCES, DS_ERR_DATA, "%s: %s: more than %d sources in one file",
              c->path, c->object, MAX_SOURCES);
     c->source = mem_grow(c->source, old, old + (int64_t)n, sizeof *c->source);
     for (size_t i = 0; i < n; i++) DS_TRY(add_source(c, dcpl, i, dtype, ndim, shape));
-    if (n) qsort(c->source + old, n, sizeof *c->source, by_first);
-    for (int64_t i = old; i < c->n_sources; next += c->source[i++].count)
-        DS_CHECK(c->source[i].first == next, DS_ERR_DATA,
-                 "%s: the sources of %s leave a hole or overlap at element %lld", c->path, c->object, (long long)next);
-    for (int d = 0; d < ndim; d++) total *= (int64_t)shape[d];
-    DS_CHECK(next == total, DS_ERR_DATA, "%s: the sources of %s hold %lld of its %lld elements", c->path, c->object,
-             (long long)next, (long long)total);
+    DS_TRY(check_tiling(c, c->source + old, (int64_t)n, ndim, shape));
 done:
     return err;
 }

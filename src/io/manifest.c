@@ -52,9 +52,11 @@ done:
     return err;
 }
 
-void manifest_add_rows(Manifest *m, const char *file, const char *object, int64_t first, int64_t count,
-                       Xxh128Hex hash) {
-    add_line(m, mem_printf("rows %" PRId64 " %" PRId64 " %s %s:%s", first, count, hash.hex, file, object));
+void manifest_add_rows(Manifest *m, const char *file, const char *object, H5Runs r, Xxh128Hex hash) {
+    if (h5_runs_strided(r))
+        add_line(m, mem_printf("runs %" PRId64 " %" PRId64 " %s %" PRId64 " %s:%s", r.first, r.count, hash.hex, r.run,
+                               file, object));
+    else add_line(m, mem_printf("rows %" PRId64 " %" PRId64 " %s %s:%s", r.first, r.count, hash.hex, file, object));
 }
 
 // ---- lines ----
@@ -73,14 +75,21 @@ static bool parse_file(const char *line, FileLine *f) {
 
 static bool is_file(const char *line) { return !strncmp(line, "file ", 5); }
 
+// "rows" or "runs".
+static bool rows_ok(const char *line) {
+    H5Runs r;
+    char hash[33] = "";
+    int used = 0;
+    if (sscanf(line, "rows %18" SCNd64 " %18" SCNd64 " %32[0-9a-f] %n", &r.first, &r.count, hash, &used) != 3 &&
+        sscanf(line, "runs %18" SCNd64 " %18" SCNd64 " %32[0-9a-f] %18" SCNd64 " %n", &r.first, &r.count, hash, &r.run,
+               &used) != 4)
+        return false;
+    return used > 0 && strlen(hash) == 32 && line[used];
+}
+
 static bool line_ok(const char *line) {
     FileLine f;
-    int64_t first, count;
-    char hash[33];
-    int used = 0;
-    if (is_file(line)) return parse_file(line, &f);
-    return sscanf(line, "rows %18" SCNd64 " %18" SCNd64 " %32[0-9a-f] %n", &first, &count, hash, &used) == 3 &&
-           used > 0 && strlen(hash) == 32 && line[used];
+    return is_file(line) ? parse_file(line, &f) : rows_ok(line);
 }
 
 char *manifest_pack(const Manifest *m, size_t *bytes) {

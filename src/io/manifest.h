@@ -4,12 +4,15 @@
 //     dschat-manifest 1
 //     file <bytes> <hash> actor.shards/00000.h5
 //     rows <first> <count> <hash> actor.h5:/weights/lm_head.weight
+//     runs <first> <count> <hash> <run> actor.h5:/weights/lm_head.weight
 //
-// Lines are sorted, so that equal checkpoints have equal manifests.
+// A line "runs" is a row of a strip (h5_runs.h), "rows" one of a flat range. Lines are sorted, so that equal
+// checkpoints have equal manifests.
 #ifndef DS_MANIFEST_H
 #define DS_MANIFEST_H
 
 #include "base/hash.h"
+#include "io/h5_runs.h"
 
 typedef struct {
     int64_t n;
@@ -20,7 +23,7 @@ void manifest_free(Manifest *m); // accepts an empty one
 
 // Adds the file `folder`/`name`; name is "x" or "x.shards/00000.h5". Reads it whole to hash it. DS_ERR_IO.
 Err manifest_add_file(Manifest *m, const char *folder, const char *name);
-void manifest_add_rows(Manifest *m, const char *file, const char *object, int64_t first, int64_t count, Xxh128Hex hash);
+void manifest_add_rows(Manifest *m, const char *file, const char *object, H5Runs row, Xxh128Hex hash);
 
 // All lines with newlines as one string, to send; and the other way (DS_ERR_DATA for a line that is not one).
 char *manifest_pack(const Manifest *m, size_t *bytes); // Owner: caller, mem_free

@@ -84,7 +84,8 @@ done:
 Err modelfile_put(ModelWriter *w, int tensor, int64_t first, int64_t count, const void *data) {
     if (tensor < 0 || tensor >= w->n_tensors)
         return err_set(DS_ERR_BUG, "%s: there is no weight number %d", h5_path(w->file), tensor);
-    return h5_parts_put(w->file, w->tensors, tensor, first, count, data, &w->rows);
+    const H5Piece piece = {.tensor = tensor, .first = first, .count = count, .data = data};
+    return h5_parts_put(w->file, w->tensors, &piece, &w->rows);
 }
 
 Err modelfile_commit(ModelWriter **writer) {
@@ -206,10 +207,14 @@ int modelfile_find(const ModelFile *m, const char *name) {
     return w ? (int)(w - m->list.w) : -1;
 }
 
-Err modelfile_read(const ModelFile *m, int i, DType as, int64_t first, int64_t count, void *out) {
+Err modelfile_read_runs(const ModelFile *m, int i, DType as, int64_t first, int64_t count, int64_t run, void *out) {
     if (as != DS_F32 && as != DS_BF16)
         return err_set(DS_ERR_BUG, "weights are read as fp32 or bf16, not %s", dtype_name(as));
-    return h5_read(m->file, m->tensors[i].path, as, first, count, out);
+    return h5_read_runs(m->file, m->tensors[i].path, as, (H5Runs){first, count, run}, out);
+}
+
+Err modelfile_read(const ModelFile *m, int i, DType as, int64_t first, int64_t count, void *out) {
+    return modelfile_read_runs(m, i, as, first, count, 0, out);
 }
 
 Err modelfile_verify(const ModelFile *m, int part, int parts) {

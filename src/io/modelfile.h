@@ -62,6 +62,9 @@ int modelfile_find(const ModelFile *model, const char *name); // Hugging Face na
 
 // out[count] = flat range of weight i as DS_F32 or DS_BF16, from shards, one file or what h5repack made of them.
 Err modelfile_read(const ModelFile *model, int i, DType as, int64_t first, int64_t count, void *out);
+// out[count] = elements of a matrix in runs of `run`, the first at `first`, each one row below the one before and
+// inside its row: a strip of columns, whoever wrote the file and however it was cut. run = 0: modelfile_read.
+Err modelfile_read_runs(const ModelFile *model, int i, DType as, int64_t first, int64_t count, int64_t run, void *out);
 
 // Checks this part's share of the weights' hashes (part of parts ranks; 0 of 1: all).
 Err modelfile_verify(const ModelFile *model, int part, int parts);

@@ -152,16 +152,19 @@ typedef struct {
 
 // What travels before each part: which elements follow; count = 0 ends a rank's turn.
 typedef struct {
-    int64_t tensor, first, count;
+    int64_t tensor;
+    H5Runs runs;
 } PartHead;
 
 // Rank `root` shows one part to all, rank 0 writes it. A rank in error goes on, so that the others do not wait for it.
 // Collective.
 static Err pass_part(OneWriter *w, int root, PartHead head, Err err) {
     const H5Tensor *t = &w->m->tensors[head.tensor];
-    coll_bcast(w->g, w->staging, (size_t)head.count * dtype_bytes(t->dtype), root);
+    const H5Runs r = head.runs;
+    coll_bcast(w->g, w->staging, (size_t)r.count * dtype_bytes(t->dtype), root);
     if (group_rank(w->g) != 0 || err) return err;
-    return h5_parts_put(w->file, w->m->tensors, (int)head.tensor, head.first, head.count, w->staging, &w->rows);
+    const H5Piece part = {(int)head.tensor, r.first, r.count, r.run, w->staging};
+    return h5_parts_put(w->file, w->m->tensors, &part, &w->rows);
 }
 
 // This rank's turn: its pieces, part by part; none if they are not legal. Collective on g.
@@ -173,14 +176,14 @@ static Err give_parts(OneWriter *w, const char *path, Err err) {
     if (bad && !err) err = bad;
     for (int i = 0; !bad && i < m->n_pieces; i++) {
         const H5Piece *p = &m->pieces[i];
-        for (int64_t at = 0; at < p->count; at += H5_ROW_MAX) {
-            head = (PartHead){p->tensor, p->first + at, ds_min(H5_ROW_MAX, p->count - at)};
-            if (!err) err = load_part(m, i, at, head.count, w->staging);
+        for (int64_t at = 0; at < p->count; at += head.runs.count) {
+            head = (PartHead){p->tensor, h5_parts_row(&m->tensors[p->tensor], p, at)};
+            if (!err) err = load_part(m, i, at, head.runs.count, w->staging);
             coll_bcast(w->g, &head, sizeof head, me);
             err = pass_part(w, me, head, err);
         }
     }
-    head.count = 0;
+    head.runs.count = 0;
     coll_bcast(w->g, &head, sizeof head, me);
     return err;
 }
@@ -189,7 +192,7 @@ static Err take_parts(OneWriter *w, int root, Err err) {
     PartHead head = {0};
     for (;;) {
         coll_bcast(w->g, &head, sizeof head, root);
-        if (head.count == 0) return err;
+        if (head.runs.count == 0) return err;
         err = pass_part(w, root, head, err);
     }
 }

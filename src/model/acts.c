@@ -39,7 +39,7 @@ static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t 
 }
 
 static void lay_layers(Acts *a, Cursor *c, int64_t n) {
-    const Arch *r = a->arch;
+    const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
     bool every = a->keep && !a->recompute;
     for (int64_t i = 0; i <= r->layers; i++) a->x[i] = a->keep || i < 2 ? take(c, n * r->width, e) : a->x[i - 2];
@@ -49,7 +49,7 @@ static void lay_layers(Acts *a, Cursor *c, int64_t n) {
 }
 
 static void lay_backward(Acts *a, Cursor *c, int64_t n) {
-    const Arch *r = a->arch;
+    const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
     const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
     a->dx = take(c, n * r->width, e);
@@ -63,7 +63,7 @@ static void lay_backward(Acts *a, Cursor *c, int64_t n) {
 }
 
 static void lay_head(Acts *a, Cursor *c, int64_t rows) {
-    const Arch *r = a->arch;
+    const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt), f = sizeof(float);
     a->rows = take(c, rows, sizeof(int32_t));
     a->targets = take(c, rows, sizeof(int32_t));
@@ -72,9 +72,14 @@ static void lay_head(Acts *a, Cursor *c, int64_t rows) {
     a->hf = take(c, rows * r->width, e);
     a->hp = r->embed_width != r->width ? take(c, rows * r->embed_width, e) : a->hf;
     a->scalars = take(c, rows * 6, f);
-    a->chunk = ds_min(rows, ds_max(1, LOGITS_BYTES / (r->vocab * (int64_t)f)));
+    a->chunk = ds_min(rows, ds_max(1, LOGITS_BYTES / (a->part->vocab * (int64_t)f)));
     if (r->head == ARCH_HEAD_LM) a->logits = take(c, a->chunk * r->vocab, f);
-    if (!a->keep) return;
+    if (!a->keep) {
+        if (r->head == ARCH_HEAD_SCALAR || a->part->size == 1) return;
+        a->parts = take(c, a->part->size * a->chunk * ds_ceil_div(a->part->vocab, a->part->size), f);
+        a->all_logits = take(c, a->chunk * a->part->vocab, f);
+        return;
+    }
     a->dhf = take(c, rows * r->width, e);
     a->dhp = r->embed_width != r->width ? take(c, rows * r->embed_width, e) : a->dhf;
     if (r->head == ARCH_HEAD_LM) a->dlogits = a->dt == DS_F32 ? a->logits : take(c, a->chunk * r->vocab, e);
@@ -82,7 +87,7 @@ static void lay_head(Acts *a, Cursor *c, int64_t rows) {
 
 // Hands out every address from `base` (NULL: only counts). Returns the bytes used.
 static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
-    const Arch *r = a->arch;
+    const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
     Cursor c = {base, 0};
     a->ids = take(&c, n, sizeof(int32_t));
@@ -100,14 +105,14 @@ static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
     return c.at;
 }
 
-void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute) {
+void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, bool recompute) {
     *a = (Acts){.k = k,
-                .arch = arch,
+                .part = part,
                 .dt = dt,
                 .keep = keep,
                 .recompute = recompute,
-                .x = MEM_NEW(Dev *, arch->layers + 1),
-                .layer = MEM_NEW(LayerActs, arch->layers)};
+                .x = MEM_NEW(Dev *, part->own.layers + 1),
+                .layer = MEM_NEW(LayerActs, part->own.layers)};
 }
 
 void acts_share(Acts *a, Workspace *shared, size_t at) {
@@ -118,6 +123,7 @@ void acts_share(Acts *a, Workspace *shared, size_t at) {
 static void release(Acts *a) {
     if (a->arena && !a->shared) a->k->mem_destroy(a->arena);
     MEM_FREE(a->host);
+    MEM_FREE(a->own_targets);
     a->arena = NULL;
 }
 
@@ -137,6 +143,7 @@ void acts_reserve(Acts *a, int64_t n, int64_t rows) {
         a->row_cap = ds_max(a->row_cap, rows);
         a->arena_bytes = lay_out(a, NULL, a->cap, a->row_cap);
         a->host = MEM_NEW(float, 4 * a->row_cap);
+        a->own_targets = MEM_NEW(int32_t, a->row_cap);
     }
     Dev *at = a->arena;
     if (a->shared) {
@@ -146,13 +153,4 @@ void acts_reserve(Acts *a, int64_t n, int64_t rows) {
     if (at == a->arena) return;
     a->arena = at;
     lay_out(a, at, a->cap, a->row_cap);
-}
-
-size_t acts_bytes(const Arch *arch, DType dt, bool keep, bool recompute, int64_t n, int64_t rows) {
-    Acts a;
-    acts_create(&a, NULL, arch, dt, keep, recompute);
-    size_t bytes = lay_out(&a, NULL, n, rows);
-    mem_free(a.x);
-    mem_free(a.layer);
-    return bytes;
 }

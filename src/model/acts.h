@@ -3,7 +3,7 @@
 #ifndef DS_ACTS_H
 #define DS_ACTS_H
 
-#include "arch/arch.h"
+#include "arch/arch_part.h"
 #include "tensor/workspace.h"
 
 // What one layer keeps. n1, n2: the norms' outputs, or, where norms follow the sums (OPT-350M), the norms' inputs.
@@ -19,8 +19,8 @@ typedef struct {
 } LayerActs;
 
 typedef struct {
-    const Kernels *k; // view
-    const Arch *arch; // view
+    const Kernels *k;     // view
+    const ArchPart *part; // view
     DType dt;
     bool keep;            // for a backward pass
     bool recompute;       // keep only x of each layer and run its forward again in the backward pass
@@ -46,15 +46,17 @@ typedef struct {
     Dev *rows, *targets;        // int32
     Dev *hx, *hstats, *hf, *hp; // gathered rows, norm's statistics, normed rows, projected rows (OPT-350M; else = hf)
     Dev *dhf, *dhp;             // their gradients
-    Dev *logits, *dlogits;      // [chunk, vocab]: fp32; dt (the same buffer when dt is fp32)
+    Dev *logits, *dlogits;      // [chunk, own vocab]: fp32; dt (the same buffer when dt is fp32)
+    Dev *parts, *all_logits;    // sampling on several tensor ranks: fp32 [ranks][chunk, own vocab]; [chunk, vocab]
     Dev *scalars;               // fp32 [6, row_cap]
     float *host;                // [4, row_cap] the same on the host
+    int32_t *own_targets;       // host [row_cap] targets counted from this rank's first; -1: another rank's
     int64_t chunk;              // rows of logits at a time
     int64_t n_rows;
 } Acts;
 
-// Owner: caller, acts_destroy. keep: training; else scoring and generation.
-void acts_create(Acts *a, const Kernels *k, const Arch *arch, DType dt, bool keep, bool recompute);
+// part must outlive a. Owner: caller, acts_destroy. keep: training; else scoring and generation.
+void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, bool recompute);
 void acts_destroy(Acts *a);
 
 // From now on the activations lie in `shared`, `at` bytes from its beginning (a multiple of 64), for the time from one
@@ -63,8 +65,5 @@ void acts_share(Acts *a, Workspace *shared, size_t at);
 
 // Makes room for n tokens, `rows` of them through the head; what the arena held is lost when it grows.
 void acts_reserve(Acts *a, int64_t n, int64_t rows);
-
-// Bytes that acts_reserve(n, rows) will use in all. Arithmetic only.
-size_t acts_bytes(const Arch *arch, DType dt, bool keep, bool recompute, int64_t n, int64_t rows);
 
 #endif

@@ -1,5 +1,5 @@
-// head.h: final norm and the two heads, over chosen rows of the micro-batch that model_fwd has just run. Not
-// collective.
+// head.h: final norm and the two heads, over chosen rows of the micro-batch that model_fwd has just run. Collective on
+// the tensor group (and as model.h says), whose ranks get the same numbers.
 //
 // The logits never exist for all rows: the LM head takes a chunk of rows through matmul, log-softmax, loss and back at
 // a time.

@@ -8,10 +8,16 @@ enum { PIECE = 1 << 16 };
 
 static void fill(const Weight *w, uint64_t seed, int64_t first, int64_t n, float *out) {
     const uint64_t id = hash_string(w->name);
-    for (int64_t i = 0; i < n; i++)
-        out[i] = w->init == W_INIT_ZERO  ? 0
-                 : w->init == W_INIT_ONE ? 1
-                                         : (float)(w->std * rng_normal(seed, RNG_INIT, id, (uint64_t)(first + i)));
+    WeightPiece piece[WEIGHT_PIECES];
+    const int pieces = weights_pieces(w, first, n, piece);
+    for (int p = 0; p < pieces; p++)
+        for (int64_t i = 0; i < piece[p].count; i++) {
+            const uint64_t whole = (uint64_t)weights_whole(w, &piece[p], i);
+            out[piece[p].at - first + i] = w->init == W_INIT_ZERO ? 0
+                                           : w->init == W_INIT_ONE
+                                               ? 1
+                                               : (float)(w->std * rng_normal(seed, RNG_INIT, id, whole));
+        }
 }
 
 void model_init_random(Model *m, uint64_t seed, int block) {

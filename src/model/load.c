@@ -24,8 +24,12 @@ static Err read_weight(Model *m, const ModelFile *file, const Weight *w, const c
     if (i < 0 && w->role == W_V_HEAD) return DS_OK;
     DS_CHECK(i >= 0, DS_ERR_DATA, "%s: has no weight %s", path, w->name);
     for (int64_t first = 0; first < w->count; first += PIECE) {
-        int64_t n = ds_min(PIECE, w->count - first);
-        DS_TRY(modelfile_read(file, i, DS_F32, first, n, buffer));
+        const int64_t n = ds_min(PIECE, w->count - first);
+        WeightPiece piece[WEIGHT_PIECES];
+        const int pieces = weights_pieces(w, first, n, piece);
+        for (int p = 0; p < pieces; p++)
+            DS_TRY(modelfile_read_runs(file, i, DS_F32, piece[p].whole, piece[p].count, piece[p].run,
+                                       buffer + piece[p].at - first));
         model_weight_set(m, w, first, n, buffer);
     }
 done:

@@ -13,31 +13,31 @@ static KernelAct kernel_act(const Arch *r) {
 static WeightRole first_role(const Arch *r) { return r->glu ? W_GATE : W_UP; }
 
 void mlp_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in) {
-    const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
+    const Arch *r = &m->part.own;
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
     const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
-    m->k->linear_fwd(m->dt, m->dt, l->up, in, zero_weight(z, block, first_role(r)), zero_weight(z, block, W_UP_B), a->n,
-                     rows, r->width);
+    m->k->linear_fwd(m->dt, m->dt, l->up, in, model_weight(m, block, first_role(r)), model_weight(m, block, W_UP_B),
+                     a->n, rows, r->width);
     if (r->glu) m->k->glu_fwd(m->dt, kernel_act(r), l->act, l->up, a->n, r->ffn);
     else m->k->act_fwd(m->dt, kernel_act(r), l->act, l->up, a->n * r->ffn);
-    m->k->linear_fwd(m->dt, m->dt, out, l->act, zero_weight(z, block, W_DOWN), zero_weight(z, block, W_DOWN_B), a->n,
+    m->k->linear_fwd(m->dt, m->dt, out, l->act, model_weight(m, block, W_DOWN), layer_bias(m, block, W_DOWN_B), a->n,
                      r->width, r->ffn);
+    model_sum(m, out, a->n * r->width);
 }
 
 void mlp_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in) {
-    const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
+    const Arch *r = &m->part.own;
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
     const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
-    m->k->linear_bwd_w(m->dt, zero_grad(z, block, W_DOWN), zero_grad(z, block, W_DOWN_B), dout, l->act, a->n, r->width,
-                       r->ffn);
-    m->k->linear_bwd_x(m->dt, a->dact, false, dout, zero_weight(z, block, W_DOWN), a->n, r->width, r->ffn);
+    m->k->linear_bwd_w(m->dt, model_grad(m, block, W_DOWN), model_grad(m, block, W_DOWN_B), dout, l->act, a->n,
+                       r->width, r->ffn);
+    m->k->linear_bwd_x(m->dt, a->dact, false, dout, model_weight(m, block, W_DOWN), a->n, r->width, r->ffn);
     if (r->glu) m->k->glu_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n, r->ffn);
     else m->k->act_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n * r->ffn);
-    m->k->linear_bwd_w(m->dt, zero_grad(z, block, first_role(r)), zero_grad(z, block, W_UP_B), a->dup, in, a->n, rows,
+    m->k->linear_bwd_w(m->dt, model_grad(m, block, first_role(r)), model_grad(m, block, W_UP_B), a->dup, in, a->n, rows,
                        r->width);
-    m->k->linear_bwd_x(m->dt, din, false, a->dup, zero_weight(z, block, first_role(r)), a->n, rows, r->width);
+    m->k->linear_bwd_x(m->dt, din, false, a->dup, model_weight(m, block, first_role(r)), a->n, rows, r->width);
+    model_sum(m, din, a->n * r->width);
 }

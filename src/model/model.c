@@ -9,40 +9,54 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "comm/coll.h"
 #include "model/layer.h"
 #include "model/tables.h"
 
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
                   ZeroTraining training, ZeroQuant quant) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
-    weights_build(&m->arch, &m->weights);
-    zero_state_create(&m->zero, k, &m->weights, layout, zero_stage, dt, training, quant);
-    m->slopes = tables_alibi(k, &m->arch);
+    arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
+    weights_build_part(&m->arch, &m->part, &m->weights);
+    if (m->part.size > arch->kv_heads)
+        m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
+    zero_state_create(&m->zero, k, &m->weights, layout, m->kv, zero_stage, dt, training, quant);
+    m->slopes = tables_alibi(k, &m->arch, &m->part);
     m->rope = tables_rope(k, &m->arch);
 }
 
 void model_destroy(Model *m) {
     if (!m->k) return;
     zero_state_destroy(&m->zero);
+    group_destroy(&m->kv);
     weights_free(&m->weights);
     if (m->rope) m->k->mem_destroy(m->rope);
     if (m->slopes) m->k->mem_destroy(m->slopes);
     *m = (Model){0};
 }
 
+void model_open(const Model *m, int block, int next) { zero_open(&m->zero, block, next); }
+Dev *model_weight(const Model *m, int block, WeightRole role) { return zero_weight(&m->zero, block, role); }
+void model_grad_open(Model *m, int block) { zero_grad_open(&m->zero, block); }
+Dev *model_grad(const Model *m, int block, WeightRole role) { return zero_grad(&m->zero, block, role); }
+void model_grad_close(Model *m, int block) { zero_grad_close(&m->zero, block); }
+void model_gather(const Model *m) { zero_gather(&m->zero); }
+void model_release(const Model *m) { zero_release(&m->zero); }
+
 static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? KERNEL_NORM_LN : KERNEL_NORM_RMS; }
 
 static void norm_fwd(const Model *m, Acts *a, int block, WeightRole w, Dev *y, Dev *stats, const Dev *x) {
-    m->k->norm_fwd(m->dt, kernel_norm(&m->arch), y, stats, x, zero_weight(&m->zero, block, w),
-                   zero_weight(&m->zero, block, w + 1), a->n, m->arch.width, (float)m->arch.norm_eps);
+    m->k->norm_fwd(m->dt, kernel_norm(&m->arch), y, stats, x, model_weight(m, block, w), model_weight(m, block, w + 1),
+                   a->n, m->arch.width, (float)m->arch.norm_eps);
 }
 
 static void norm_bwd(Model *m, Acts *a, int block, WeightRole w, Dev *dx, bool accumulate, const Dev *dy, const Dev *x,
                      const Dev *stats) {
-    m->k->norm_bwd(m->dt, kernel_norm(&m->arch), dx, accumulate, zero_grad(&m->zero, block, w),
-                   zero_grad(&m->zero, block, w + 1), dy, x, zero_weight(&m->zero, block, w), stats, a->n,
-                   m->arch.width);
+    m->k->norm_bwd(m->dt, kernel_norm(&m->arch), dx, accumulate, model_grad(m, block, w), model_grad(m, block, w + 1),
+                   dy, x, model_weight(m, block, w), stats, a->n, m->arch.width);
 }
+
+void model_sum(const Model *m, Dev *x, int64_t n) { coll_allreduce(m->zero.layout->tensor, m->k, m->dt, x, n); }
 
 static void upload(Acts *a, const Arch *r, const Batch *b) {
     size_t bytes = (size_t)b->n * sizeof(int32_t);
@@ -63,18 +77,22 @@ static void upload(Acts *a, const Arch *r, const Batch *b) {
     mem_free(rows);
 }
 
+// The rows of other ranks' tokens come by the sum, and the positions by rank 0's share of it.
 static void embed_fwd(const Model *m, Acts *a) {
     const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
     Dev *x = r->embed_norm ? a->embed_raw : a->x[0];
-    if (r->embed_width == r->width) {
-        m->k->embed_fwd(m->dt, x, zero_weight(z, 0, W_TOK), a->ids, zero_weight(z, 0, W_POS), a->pos, r->pos_offset,
-                        a->n, r->width);
-    } else {
-        m->k->embed_fwd(m->dt, a->embed, zero_weight(z, 0, W_TOK), a->ids, NULL, NULL, 0, a->n, r->embed_width);
-        m->k->linear_fwd(m->dt, m->dt, x, a->embed, zero_weight(z, 0, W_PROJ_IN), NULL, a->n, r->width, r->embed_width);
+    const bool narrow = r->embed_width != r->width;
+    Dev *rows = narrow ? a->embed : x;
+    m->k->embed_fwd(m->dt, rows, model_weight(m, 0, W_TOK), m->part.vocab_first, m->part.own.vocab, a->ids,
+                    narrow || m->part.rank > 0 ? NULL : model_weight(m, 0, W_POS), a->pos, r->pos_offset, a->n,
+                    r->embed_width);
+    model_sum(m, rows, a->n * r->embed_width);
+    if (narrow) {
+        m->k->linear_fwd(m->dt, m->dt, x, a->embed, model_weight(m, 0, W_PROJ_IN), NULL, a->n, r->width,
+                         r->embed_width);
         if (r->pos == ARCH_POS_LEARNED) {
-            m->k->embed_fwd(m->dt, a->t1, zero_weight(z, 0, W_POS), a->pos_rows, NULL, NULL, 0, a->n, r->width);
+            m->k->embed_fwd(m->dt, a->t1, model_weight(m, 0, W_POS), 0, r->max_positions + r->pos_offset, a->pos_rows,
+                            NULL, NULL, 0, a->n, r->width);
             m->k->add(m->dt, x, a->t1, a->n * r->width);
         }
     }
@@ -83,17 +101,18 @@ static void embed_fwd(const Model *m, Acts *a) {
 
 static void embed_bwd(Model *m, Acts *a) {
     const Arch *r = &m->arch;
-    const ZeroState *z = &m->zero;
     if (r->embed_norm) norm_bwd(m, a, 0, W_ENORM_W, a->dx, false, a->dx, a->embed_raw, a->embed_stats);
     if (r->pos == ARCH_POS_LEARNED)
-        m->k->embed_bwd(m->dt, zero_grad(z, 0, W_POS), a->dx, a->pos, r->pos_offset, a->n, r->width);
+        m->k->embed_bwd(m->dt, model_grad(m, 0, W_POS), r->max_positions + r->pos_offset, a->dx, a->pos, r->pos_offset,
+                        a->n, r->width);
     const Dev *dx = a->dx;
     if (r->embed_width != r->width) {
-        m->k->linear_bwd_w(m->dt, zero_grad(z, 0, W_PROJ_IN), NULL, dx, a->embed, a->n, r->width, r->embed_width);
-        m->k->linear_bwd_x(m->dt, a->t3, false, dx, zero_weight(z, 0, W_PROJ_IN), a->n, r->width, r->embed_width);
+        m->k->linear_bwd_w(m->dt, model_grad(m, 0, W_PROJ_IN), NULL, dx, a->embed, a->n, r->width, r->embed_width);
+        m->k->linear_bwd_x(m->dt, a->t3, false, dx, model_weight(m, 0, W_PROJ_IN), a->n, r->width, r->embed_width);
         dx = a->t3;
     }
-    m->k->embed_bwd(m->dt, zero_grad(z, 0, W_TOK), dx, a->ids, 0, a->n, r->embed_width);
+    m->k->embed_bwd(m->dt, model_grad(m, 0, W_TOK), m->part.own.vocab, dx, a->ids, -m->part.vocab_first, a->n,
+                    r->embed_width);
 }
 
 // to = from + t
@@ -150,10 +169,10 @@ static void layer_bwd(Model *m, Acts *a, int64_t i) {
 void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const ModelCache *cache) {
     acts_reserve(a, b->n, rows);
     upload(a, &m->arch, b);
-    zero_open(&m->zero, 0, 1);
+    model_open(m, 0, 1);
     embed_fwd(m, a);
     for (int64_t i = 0; i < m->arch.layers; i++) {
-        zero_open(&m->zero, (int)i + 1, (int)i + 2);
+        model_open(m, (int)i + 1, (int)i + 2);
         layer_fwd(m, a, i, cache);
     }
 }
@@ -161,14 +180,14 @@ void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const Mode
 void model_bwd(Model *m, Acts *a) {
     for (int64_t i = m->arch.layers - 1; i >= 0; i--) {
         const int block = (int)i + 1;
-        zero_open(&m->zero, block, block - 1);
-        zero_grad_open(&m->zero, block);
+        model_open(m, block, block - 1);
+        model_grad_open(m, block);
         if (a->recompute) layer_fwd(m, a, i, NULL);
         layer_bwd(m, a, i);
-        zero_grad_close(&m->zero, block);
+        model_grad_close(m, block);
     }
     embed_bwd(m, a);
-    zero_grad_close(&m->zero, 0);
+    model_grad_close(m, 0);
 }
 
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
@@ -190,7 +209,7 @@ void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const
 
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values) {
     const DType dt = m->zero.w.dtype;
-    const Dev *from = dev_cat(zero_weight(&m->zero, w->block, w->role), (size_t)first * dtype_bytes(dt));
+    const Dev *from = dev_cat(model_weight(m, w->block, w->role), (size_t)first * dtype_bytes(dt));
     if (dt == DS_F32) {
         m->k->copy_out(values, from, (size_t)n * sizeof(float));
         return;

@@ -1,8 +1,12 @@
 // model.h: the transformer: embedding -> layers -> head, forward and backward, over packed sequences.
 //
 // The calling order of a micro-batch: model_fwd, then one of the head functions of model/head.h, then (training)
-// model_bwd. At ZeRO stage 3 these are collective on the zero group, training passes on the data group at every stage
+// model_bwd. All of them are collective on the tensor group, whose ranks bring the same batches and get the same bits.
+// At ZeRO stage 3 they are collective on the zero group, training passes on the data group at every stage
 // (zero_state.h): each rank makes as many as the others, if need be with batch_empty. The rest is not collective.
+//
+// Tensor parallelism: the residual stream is whole on every rank. What is split ends in a sum over the ranks: the
+// embedding, attention and MLP forward; their inputs' gradients backward.
 #ifndef DS_MODEL_H
 #define DS_MODEL_H
 
@@ -11,14 +15,16 @@
 #include "zero/zero_state.h"
 
 typedef struct {
-    Arch arch;
-    WeightList weights;
-    const Kernels *k; // view
-    DType dt;         // of compute
+    Arch arch;          // the whole model
+    ArchPart part;      // what this tensor rank computes
+    WeightList weights; // of the part
+    const Kernels *k;   // view
+    DType dt;           // of compute
+    Group *kv;          // the tensor ranks with the same key heads; NULL: no others have them
     ZeroState zero;
     Dev *rope; // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
     int64_t rope_rows;
-    Dev *slopes; // fp32 [heads] ALiBi; NULL without
+    Dev *slopes; // fp32 [own heads] ALiBi; NULL without
 } Model;
 
 // Where keys and values of earlier tokens lie during generation: one KvCache a layer, and where each sequence of the
@@ -28,8 +34,8 @@ typedef struct {
     const int32_t *first; // host [n_seq] position of each sequence's first row
 } ModelCache;
 
-// Weights are zero afterwards (model_init_random, or set through model_weight_set). layout must outlive m. Owner:
-// caller, model_destroy.
+// Weights are zero afterwards (model_init_random, or set through model_weight_set). layout must outlive m; its tensor
+// group has at most arch_part_limit ranks. Owner: caller, model_destroy. Collective on the tensor group.
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
                   ZeroTraining training, ZeroQuant quant);
 void model_destroy(Model *m);
@@ -41,8 +47,21 @@ void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const Mode
 // From a->dx (set by a head's backward) to gradients (+=) of every weight of embedding and layers.
 void model_bwd(Model *m, Acts *a);
 
-// Copies elements [first, first + n) of weight w between host fp32 and the compute weights (set: those of them that
-// this rank keeps; get: at stage 3 between zero_gather and zero_release). Master weights are not touched:
+// ---- weights and gradients of a block, for the files of this room ----
+// As zero_open, zero_weight, zero_grad_open, zero_grad, zero_grad_close of zero_state.h, in calling order and contract.
+void model_open(const Model *m, int block, int next);
+Dev *model_weight(const Model *m, int block, WeightRole role);
+void model_grad_open(Model *m, int block);
+Dev *model_grad(const Model *m, int block, WeightRole role);
+void model_grad_close(Model *m, int block);
+
+// All blocks are whole until model_release: for generation. As zero_gather, zero_release.
+void model_gather(const Model *m);
+void model_release(const Model *m);
+
+// Copies elements [first, first + n) of this tensor rank's part of weight w (weights_pieces tells which of the whole
+// they are) between host fp32 and the compute weights (set: those of them that this rank keeps; get: at stage 3 between
+// zero_gather and zero_release). Master weights are not touched:
 // zero_master_reset afterwards.
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
@@ -50,5 +69,8 @@ void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n,
 // Normal (init_std, keyed by seed and the weight's name), zero and one, as weights.h says; only weights of `block`, or
 // all (-1).
 void model_init_random(Model *m, uint64_t seed, int block);
+
+// x dt [n] = sum over the tensor group. Collective on it.
+void model_sum(const Model *m, Dev *x, int64_t n);
 
 #endif

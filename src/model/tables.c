@@ -35,18 +35,20 @@ Dev *tables_rope(const Kernels *k, const Arch *a) {
     return dev;
 }
 
-Dev *tables_alibi(const Kernels *k, const Arch *a) {
+Dev *tables_alibi(const Kernels *k, const Arch *a, const ArchPart *part) {
     if (a->pos != ARCH_POS_ALIBI) return NULL;
+    const int64_t own = part->own.heads;
     int64_t power = 1;
     while (power * 2 <= a->heads) power *= 2;
-    float *t = MEM_NEW(float, a->heads);
-    for (int64_t h = 0; h < a->heads; h++) {
+    float *t = MEM_NEW(float, own);
+    for (int64_t i = 0; i < own; i++) {
+        const int64_t h = part->head_first + i;
         double exponent =
             h < power ? 8.0 * (double)(h + 1) / (double)power : 4.0 * (double)(2 * (h - power) + 1) / (double)power;
-        t[h] = (float)pow(2.0, -exponent);
+        t[i] = (float)pow(2.0, -exponent);
     }
-    Dev *dev = k->mem_create((size_t)a->heads * sizeof *t, MEM_WEIGHTS);
-    k->copy_in(dev, t, (size_t)a->heads * sizeof *t);
+    Dev *dev = k->mem_create((size_t)own * sizeof *t, MEM_WEIGHTS);
+    k->copy_in(dev, t, (size_t)own * sizeof *t);
     mem_free(t);
     return dev;
 }

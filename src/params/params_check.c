@@ -103,7 +103,6 @@ static Err check_built(const Params *p) {
     Err err = DS_OK;
     char at[1024];
     REFUSE(p->job.device == DEVICE_CUDA, "job", "device", "the CUDA back end is not built; expected cpu");
-    REFUSE(p->layout.tensor > 1, "layout", "tensor", "not built yet; expected 1");
     REFUSE(p->generate.tensor > 1, "generate", "tensor", "not built yet; expected 1");
     DS_TRY(check_built_model(p, "actor", &p->actor.common));
     DS_TRY(check_built_model(p, "critic", &p->critic.common));
@@ -143,6 +142,10 @@ static Err check_model(const Params *p, const char *section, const ModelParams *
            "expected none: the reference is never trained");
     REFUSE(m->quantize_gradients && p->layout.reduce == REDUCE_LIBRARY, section, "quantize_gradients",
            "contradicts [layout] reduce = library, by which MPI sums fp32; remove one of the two");
+    // A block that spans a shared weight and a split one has another scale on every tensor rank.
+    REFUSE((m->quantize_weights || m->quantize_gradients) && p->layout.tensor > 1, section,
+           m->quantize_weights ? "quantize_weights" : "quantize_gradients",
+           "expected none with [layout] tensor > 1: weights that its ranks share would drift apart");
 done:
     return err;
 }

@@ -40,35 +40,43 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
 static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
-    acts_create(a, &kernels_dry, &d->model[role].arch, x->keys->dtype, keep,
+    acts_create(a, &kernels_dry, &d->model[role].part, x->keys->dtype, keep,
                 keep && x->keys->recompute == RECOMPUTE_BLOCK);
     if (shared) acts_share(a, shared, 0);
     acts_reserve(a, tokens, tokens);
 }
 
-// The calls of one micro-batch to the room zero, as model.c and head.c make them.
-static void dry_turn(ZeroState *z) {
-    const int head = z->map.blocks - 1;
-    for (int b = 0; b < head; b++) zero_open(z, b, b + 1);
-    zero_open(z, head, -1);
-    zero_open(z, 0, -1);
-    zero_grad_open(z, 0);
-    zero_grad_open(z, head);
-    zero_grad_close(z, head);
-    for (int b = head - 1; b > 0; b--) {
-        zero_open(z, b, b - 1);
-        zero_grad_open(z, b);
-        zero_grad_close(z, b);
+// The calls of one micro-batch that communicate, as model.c and head.c make them: ZeRO's, and the sums over the tensor
+// group of n tokens.
+static void dry_turn(Model *m, int64_t n) {
+    const int head = m->weights.blocks - 1;
+    model_open(m, 0, 1);
+    model_sum(m, NULL, n * m->arch.embed_width);
+    for (int b = 1; b < head; b++) {
+        model_open(m, b, b + 1);
+        for (int half = 0; half < 2; half++) model_sum(m, NULL, n * m->arch.width);
     }
-    zero_grad_close(z, 0);
+    model_open(m, head, -1);
+    model_open(m, 0, -1);
+    model_grad_open(m, 0);
+    model_grad_open(m, head);
+    if (m->arch.head == ARCH_HEAD_LM) model_sum(m, NULL, n * m->arch.embed_width);
+    model_grad_close(m, head);
+    for (int b = head - 1; b > 0; b--) {
+        model_open(m, b, b - 1);
+        model_grad_open(m, b);
+        for (int half = 0; half < 2; half++) model_sum(m, NULL, n * m->arch.width);
+        model_grad_close(m, b);
+    }
+    model_grad_close(m, 0);
 }
 
 // One optimizer step of a model: what it sends.
-static void dry_step(Dry *d, PlanRole role, int64_t turns) {
+static void dry_step(Dry *d, PlanRole role, int64_t turns, int64_t tokens) {
     ZeroState *z = &d->model[role].zero;
     const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
     zero_step_begin(z);
-    for (int64_t t = 0; t < turns; t++) dry_turn(z);
+    for (int64_t t = 0; t < turns; t++) dry_turn(&d->model[role], tokens);
     zero_grad_finish(z);
     zero_weights_changed(z);
     d->out->sent[0] += (double)(coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before[0]);
@@ -121,7 +129,7 @@ static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t
     add_model(d, role, true, false);
     add_acts(d, role, true, ds_max(t->micro_tokens, longest), NULL);
     d->out->turns = turns_of(d, all, t->micro_tokens);
-    dry_step(d, role, d->out->turns);
+    dry_step(d, role, d->out->turns, t->micro_tokens);
     d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / group_size(d->layout.data);
     close_phase(d);
 }
@@ -167,11 +175,11 @@ static void plan_ppo(Dry *d) {
     d->gen = gen_create(&d->model[ROLE_ACTOR], ds_min(p->generate.batch, ds_ceil_div(answers, ranks)), longest, micro,
                         p->generate.kv_block, &d->workspace);
     gen_reserve(d->gen, p->generate.max_prompt);
-    if (p->generate.gather == GATHER_WHOLE) zero_gather(&d->model[ROLE_ACTOR].zero);
-    zero_release(&d->model[ROLE_ACTOR].zero);
+    if (p->generate.gather == GATHER_WHOLE) model_gather(&d->model[ROLE_ACTOR]);
+    model_release(&d->model[ROLE_ACTOR]);
     d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
-    dry_step(d, ROLE_ACTOR, d->out->turns);
-    dry_step(d, ROLE_CRITIC, d->out->turns);
+    dry_step(d, ROLE_ACTOR, d->out->turns, micro);
+    dry_step(d, ROLE_CRITIC, d->out->turns, micro);
     plan_ppo_cost(d, answers, ranks);
     close_phase(d);
 }
@@ -187,9 +195,10 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     Dry d = {.p = p, .all = &models, .workspace = {.k = &kernels_dry}};
     *plan = (Plan){0};
     DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
-    DS_TRY(layout_check(ranks, p->layout.zero, p->layout.lanes));
+    const LayoutWish wish = {p->layout.tensor, p->layout.zero, p->layout.lanes};
+    DS_TRY(layout_check(ranks, wish));
     DS_TRY(plan_models_find(p, &models));
-    layout_create_dry(&d.layout, ranks, (int)p->layout.zero, (int)p->layout.lanes);
+    layout_create_dry(&d.layout, ranks, wish);
     d.layout.library = p->layout.reduce == REDUCE_LIBRARY;
     kernels_mem_forget();
     for (int phase = 0; phase < PLAN_PHASES; phase++) {

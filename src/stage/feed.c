@@ -19,8 +19,8 @@ Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tok
     Tokenizer *tok = NULL;
     *f = (Feed){.kind = kind,
                 .lanes = run->layout.lanes,
-                .ranks = group_size(run->data),
-                .rank = group_rank(run->data),
+                .ranks = group_size(run->layout.data),
+                .rank = group_rank(run->layout.data),
                 .micro_tokens = micro_tokens,
                 .all_tokens = all_tokens};
     DS_TRY(dataset_open(path, &f->data));

@@ -80,9 +80,9 @@ static bool has_reward(const Run *run) { return run->p->ppo.reward_source == REW
 static Err open_role(Run *run, Role *role, const char *name, const ModelParams *keys, const char *path, ArchHead head,
                      const OptimCfg *optim, double ema_beta) {
     if (!path)
-        return agree_err(run->data, err_set(DS_ERR_PARAMS,
-                                            "ppo: no model for [%s]: expected [%s] model = FILE, or an earlier stage",
-                                            name, name));
+        return agree_err(run->world, err_set(DS_ERR_PARAMS,
+                                             "ppo: no model for [%s]: expected [%s] model = FILE, or an earlier stage",
+                                             name, name));
     RoleSpec spec = {
         .name = name, .keys = keys, .path = path, .head = head, .trained = optim != NULL, .ema_beta = ema_beta};
     if (optim) spec.optim = *optim;
@@ -183,9 +183,9 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     const Params *p = run->p;
     err = checker_find(p->ppo.checker, &s->checker);
     if (!err) err = open_prompts(run, s);
-    DS_TRY(agree_err(run->data, err));
+    DS_TRY(agree_err(run->world, err));
     DS_TRY(open_models(run, s));
-    DS_TRY(agree_err(run->data, check_positions(run, s)));
+    DS_TRY(agree_err(run->world, check_positions(run, s)));
     set_configs(run, s);
     s->workspace = (Workspace){.k = run->k};
     UpdateCfg cfg = update_cfg(p);
@@ -193,7 +193,7 @@ Err ppo_setup_open(Run *run, Ppo *s) {
                       p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK,
                       &s->workspace);
     count_steps(run, s);
-    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->data);
+    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->layout.data);
     s->gen = gen_create(&s->actor.model, ds_min(p->generate.batch, ds_ceil_div(answers, size)),
                         p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens,
                         p->generate.kv_block, &s->workspace);

@@ -28,7 +28,7 @@ typedef struct {
     Means last; // of the last evaluation
 } Ppo;
 
-// Loads and makes everything. Collective on run->data; the same code everywhere.
+// Loads and makes everything. Collective on run->world; the same code everywhere.
 Err ppo_setup_open(Run *run, Ppo *s);
 void ppo_setup_close(Ppo *s); // Not collective. Accepts NULL
 

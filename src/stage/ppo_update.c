@@ -17,8 +17,8 @@ void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *criti
                        bool recompute_critic, Workspace *shared) {
     *u = (Update){.cfg = *cfg, .actor = actor, .critic = critic, .ptx = ptx};
     const Model *a = &actor->model, *c = &critic->model;
-    acts_create(&u->actor_acts, a->k, &a->arch, a->dt, true, recompute_actor);
-    acts_create(&u->critic_acts, c->k, &c->arch, c->dt, true, recompute_critic);
+    acts_create(&u->actor_acts, a->k, &a->part, a->dt, true, recompute_actor);
+    acts_create(&u->critic_acts, c->k, &c->part, c->dt, true, recompute_critic);
     if (shared) {
         acts_share(&u->actor_acts, shared, 0);
         acts_share(&u->critic_acts, shared, 0);
@@ -120,10 +120,10 @@ static void ptx_loss(void *user, int64_t first, int64_t n, const float *logp, co
 static Err train_ptx(Run *run, Update *u, UpdateStats *stats) {
     Err err = DS_OK;
     Feed *f = u->ptx;
-    DS_TRY(agree_err(run->data, feed_next(f, u->cfg.ptx_batch)));
+    DS_TRY(agree_err(run->world, feed_next(f, u->cfg.ptx_batch)));
     PtxLoss loss = {.scale = u->cfg.ptx_coef / (double)ds_max(1, f->counted)};
     for (int64_t t = 0; t < feed_turns(f); t++) {
-        DS_TRY(agree_err(run->data, feed_batch(f, t, &u->batch)));
+        DS_TRY(agree_err(run->world, feed_batch(f, t, &u->batch)));
         reserve(u, u->batch.n);
         int64_t n = feed_targets(&u->batch, u->rows, u->target);
         model_fwd(&u->actor->model, &u->actor_acts, &u->batch, n, NULL);
@@ -167,7 +167,7 @@ static Err minibatch(Run *run, Update *u, const Rollout *r, const int64_t *item,
     pack_deal(length, n, run->layout.lanes, u->cfg.micro_tokens, &deal);
     if (train_actor) optim_begin(&u->actor->optim);
     optim_begin(&u->critic->optim);
-    const int rank = group_rank(run->data), ranks = group_size(run->data);
+    const int rank = group_rank(run->layout.data), ranks = group_size(run->layout.data);
     for (int64_t t = 0; t < pack_turns(&deal, ranks); t++) {
         const int64_t *own, count = pack_turn(&deal, ranks, rank, t, &own);
         for (int64_t i = 0; i < count; i++) chosen[i] = item[own[i]];
@@ -186,10 +186,10 @@ done:
 // Sums what is each rank's own.
 static void reduce(Run *run, UpdateStats *s) {
     double maxima[] = {s->actor.ratio_max, s->first_ratio}, ptx[] = {s->ptx_loss, s->ptx_tokens};
-    coll_sum_f64(run->data, (double *)&s->actor, PPO_ACTOR_SUMS);
-    coll_sum_f64(run->data, (double *)&s->critic, PPO_CRITIC_SUMS);
-    coll_sum_f64(run->data, ptx, 2);
-    coll_max_f64(run->data, maxima, 2);
+    coll_sum_f64(run->layout.data, (double *)&s->actor, PPO_ACTOR_SUMS);
+    coll_sum_f64(run->layout.data, (double *)&s->critic, PPO_CRITIC_SUMS);
+    coll_sum_f64(run->layout.data, ptx, 2);
+    coll_max_f64(run->layout.data, maxima, 2);
     s->actor.ratio_max = maxima[0];
     s->first_ratio = maxima[1];
     s->ptx_loss = ptx[0];

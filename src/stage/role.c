@@ -62,6 +62,14 @@ done:
     return err;
 }
 
+static Err check_tensor(const Run *run, const char *name, const Arch *a) {
+    const int size = group_size(run->layout.tensor);
+    if (size <= arch_part_limit(a)) return DS_OK;
+    return err_set(DS_ERR_PARAMS,
+                   "[layout] tensor = %d: the %s has %lld heads, so that it can be split over %lld at most", size, name,
+                   (long long)a->heads, (long long)arch_part_limit(a));
+}
+
 static const char *role_words(const RoleSpec *spec) { return spec->path ? spec->path : "random weights"; }
 
 Err role_open(Run *run, const RoleSpec *spec, Role *role) {
@@ -78,7 +86,8 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
                        : err_set(DS_ERR_PARAMS,
                                  "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
     }
-    DS_TRY(agree_err(run->data, err));
+    if (!err) err = check_tensor(run, spec->name, &arch);
+    DS_TRY(agree_err(run->world, err));
     model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, (int)spec->keys->zero_stage,
                  !spec->trained                           ? ZERO_FROZEN
                  : spec->keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
@@ -87,7 +96,7 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
                              params_quant_bits(spec->keys->quantize_gradients)});
     model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
     if (file) err = load_weights(&role->model, file, spec->path);
-    DS_TRY(agree_err(run->data, err));
+    DS_TRY(agree_err(run->world, err));
     if (spec->trained) {
         zero_master_reset(&role->model.zero);
         optim_create(&role->optim, &role->model.zero, &spec->optim, spec->ema_beta);

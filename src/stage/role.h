@@ -20,7 +20,7 @@ typedef struct {
     double ema_beta; // < 0: no moving average
 } RoleSpec;
 
-// Collective on run->data; the same code everywhere. DS_ERR_DATA: not a model, another tokenizer than the data's, more
+// Collective on run->world; the same code everywhere. DS_ERR_DATA: not a model, another tokenizer than the data's, more
 // tokens than the model has. Owner: caller, role_close (Not collective).
 Err role_open(Run *run, const RoleSpec *spec, Role *role);
 void role_close(Role *role); // accepts a zero one

@@ -32,7 +32,7 @@ enum { WIRE_INDEX, WIRE_N, WIRE_STOP, WIRE_HEAD };
 static GenRequest *make_requests(const Run *run, const Prompts *p, int64_t samples, int64_t max_answer, uint64_t key,
                                  int64_t *n) {
     const int64_t answers = p->n * samples;
-    const int rank = group_rank(run->data), size = group_size(run->data);
+    const int rank = group_rank(run->layout.data), size = group_size(run->layout.data);
     GenRequest *req = MEM_NEW(GenRequest, answers / size + 1);
     *n = 0;
     for (int64_t i = rank; i < answers; i += size) {
@@ -53,7 +53,7 @@ static int32_t *pack_answers(const Run *run, const GenRequest *req, int64_t n, i
     for (int64_t i = 0; i < n; i++) *words += WIRE_HEAD + 2 * req[i].n;
     int32_t *wire = MEM_NEW(int32_t, *words), *at = wire;
     for (int64_t i = 0; i < n; i++) {
-        at[WIRE_INDEX] = (int32_t)(group_rank(run->data) + i * group_size(run->data));
+        at[WIRE_INDEX] = (int32_t)(group_rank(run->layout.data) + i * group_size(run->layout.data));
         at[WIRE_N] = (int32_t)req[i].n;
         at[WIRE_STOP] = req[i].stop;
         memcpy(at + WIRE_HEAD, req[i].ids, (size_t)req[i].n * sizeof *at);
@@ -93,14 +93,14 @@ void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prom
     int64_t n, words;
     *out = (Rollout){.answers = prompts->n * samples, .samples = samples, .prompts = prompts};
     GenRequest *req = make_requests(run, prompts, samples, max_answer, key, &n);
-    if (run->p->generate.gather == GATHER_WHOLE) zero_gather(&gen_model(gen)->zero);
+    if (run->p->generate.gather == GATHER_WHOLE) model_gather(gen_model(gen));
     gen_run(gen, cfg, req, n, NULL, NULL);
-    zero_release(&gen_model(gen)->zero);
+    model_release(gen_model(gen));
     int32_t *wire = pack_answers(run, req, n, &words);
     void *all = NULL;
-    size_t *offset = MEM_NEW(size_t, group_size(run->data) + 1);
-    coll_allgatherv(run->data, wire, (size_t)words * sizeof *wire, &all, offset);
-    unpack_answers(all, (int64_t)(offset[group_size(run->data)] / sizeof *wire), out);
+    size_t *offset = MEM_NEW(size_t, group_size(run->layout.data) + 1);
+    coll_allgatherv(run->layout.data, wire, (size_t)words * sizeof *wire, &all, offset);
+    unpack_answers(all, (int64_t)(offset[group_size(run->layout.data)] / sizeof *wire), out);
     for (int64_t i = 0; i < n; i++) {
         mem_free(req[i].ids);
         mem_free(req[i].logp);
@@ -156,9 +156,9 @@ void rollout_create_scorer(Scorer *s, const Model *reference, const Model *criti
                   .reward = reward,
                   .micro_tokens = micro_tokens,
                   .inv_temperature = (float)(1 / temperature)};
-    if (reference) acts_create(&s->reference_acts, reference->k, &reference->arch, reference->dt, false, false);
-    if (critic) acts_create(&s->critic_acts, critic->k, &critic->arch, critic->dt, false, false);
-    if (reward) acts_create(&s->reward_acts, reward->k, &reward->arch, reward->dt, false, false);
+    if (reference) acts_create(&s->reference_acts, reference->k, &reference->part, reference->dt, false, false);
+    if (critic) acts_create(&s->critic_acts, critic->k, &critic->part, critic->dt, false, false);
+    if (reward) acts_create(&s->reward_acts, reward->k, &reward->part, reward->dt, false, false);
     Acts *const list[] = {&s->reference_acts, &s->critic_acts, &s->reward_acts};
     for (int i = 0; shared && i < DS_COUNT(list); i++) acts_share(list[i], shared, 0);
 }
@@ -228,7 +228,7 @@ static const float *take_scores(const PackBatches *own, const float *at, Rollout
 
 void rollout_score(Run *run, Scorer *s, Rollout *r) {
     double start = clock_now();
-    const int rank = group_rank(run->data), size = group_size(run->data);
+    const int rank = group_rank(run->layout.data), size = group_size(run->layout.data);
     const int64_t actions = r->starts[r->answers];
     int64_t *length = MEM_NEW(int64_t, r->answers);
     Deal deal = {0};
@@ -246,7 +246,7 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
     }
     void *all = NULL;
     size_t *offset = MEM_NEW(size_t, size + 1);
-    coll_allgatherv(run->data, x.wire, (size_t)x.words * sizeof *x.wire, &all, offset);
+    coll_allgatherv(run->layout.data, x.wire, (size_t)x.words * sizeof *x.wire, &all, offset);
     const float *at = all;
     for (int p = 0; p < size; p++) at = take_scores(&deal.part[p], at, r);
     mem_free(all);

@@ -37,7 +37,7 @@ typedef struct {
 void rollout_free(Rollout *r); // Not collective. Accepts a zero one
 
 // Samples answers: each rank its share, then all ranks get all. key: makes the draws of this rollout different from
-// others. Collective on run->data.
+// others. Collective on run->world.
 void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prompts, int64_t samples,
                       int64_t max_answer, uint64_t key, Rollout *out);
 
@@ -54,7 +54,7 @@ void rollout_create_scorer(Scorer *s, const Model *reference, const Model *criti
 void rollout_reserve_scorer(Scorer *s, int64_t tokens); // room for micro-batches of so many. Not collective
 void rollout_destroy_scorer(Scorer *s);                 // Not collective
 
-// Fills logp_ref, values, score. Collective on run->data.
+// Fills logp_ref, values, score. Collective on run->world.
 void rollout_score(Run *run, Scorer *s, Rollout *r);
 
 // Fills truth by the checker from the decoded texts; nothing without a checker. Not collective.

@@ -16,7 +16,7 @@ static const char *const kind_group[KINDS] = {"/weights", "/adam_m", "/adam_v", 
 typedef struct {
     const Weight *w;
     int kind;
-    int64_t first;
+    int64_t first; // within this rank's part of the weight
 } PieceRef;
 
 // The tensors and this rank's pieces of one model.
@@ -36,25 +36,34 @@ static void set_tensor(H5Tensor *t, const Weight *w, const char *group, DType dt
     snprintf(t->path, sizeof t->path, "%s/%s", group, w->name);
 }
 
+// Elements [first, first + n) of this rank's part of w.
+static void add_pieces(Table *t, const Weight *w, int kind, int64_t first, int64_t n) {
+    WeightPiece piece[WEIGHT_PIECES];
+    const int pieces = weights_pieces(w, first, n, piece);
+    for (int i = 0; i < pieces; i++) {
+        const WeightPiece *p = &piece[i];
+        t->pieces[t->n_pieces] = (H5Piece){.tensor = t->n_tensors, .first = p->whole, .count = p->count, .run = p->run};
+        t->refs[t->n_pieces++] = (PieceRef){w, kind, p->at};
+    }
+}
+
 // Adds the tensor of kind `kind` (stored as `as`) of every weight. whole: this rank takes all of it where it owns all
 // (reading).
 static void add_kind(Table *t, const Run *run, int kind, int as, bool whole) {
     const ZeroState *z = &t->model->zero;
-    const int copies = group_size(run->data) / z->map.shards, copy = group_rank(run->data) / z->map.shards;
+    const Group *data = run->layout.data;
+    const int copies = group_size(data) / z->map.shards, copy = group_rank(data) / z->map.shards;
     for (int i = 0; i < t->model->weights.n; i++) {
         const Weight *w = &t->model->weights.w[i];
         int64_t first, n;
         shard_cut(&z->map, w->block, z->shard, w->offset, w->count, &first, &n);
-        if (!whole) { // the ranks that have the same share the writing
+        if (!whole) { // the data ranks that have the same share the writing, of tensor ranks the first does it
             const int64_t from = n * copy / copies;
-            n = n * (copy + 1) / copies - from;
+            n = w->mine ? n * (copy + 1) / copies - from : 0;
             first += from;
         }
         set_tensor(&t->tensors[t->n_tensors], w, kind_group[as], t->dtype);
-        if (n > 0) {
-            t->pieces[t->n_pieces] = (H5Piece){.tensor = t->n_tensors, .first = first, .count = n};
-            t->refs[t->n_pieces++] = (PieceRef){w, kind, first};
-        }
+        add_pieces(t, w, kind, first, n);
         t->n_tensors++;
     }
 }
@@ -65,8 +74,8 @@ static void table_create(Table *t, const Model *m, const Optim *o, DType dtype) 
                  .optim = o,
                  .dtype = dtype,
                  .tensors = MEM_NEW(H5Tensor, n),
-                 .pieces = MEM_NEW(H5Piece, n),
-                 .refs = MEM_NEW(PieceRef, n),
+                 .pieces = MEM_NEW(H5Piece, n * WEIGHT_PIECES),
+                 .refs = MEM_NEW(PieceRef, n * WEIGHT_PIECES),
                  .buffer = MEM_NEW(float, H5_ROW_MAX)};
 }
 
@@ -162,7 +171,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
     }
     CkptOptions options = {
         .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
-    DS_TRY(ckpt_save(run->data, &options, list, n, kv, NULL));
+    DS_TRY(ckpt_save(run->world, &options, list, n, kv, NULL));
 done:
     for (int i = 0; i < n; i++) {
         table_destroy(&tables[i]);
@@ -191,7 +200,7 @@ Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv
     Err err = DS_OK;
     for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
     if (!err) err = ckpt_read_state(path, kv);
-    DS_TRY(agree_err(run->data, err));
+    DS_TRY(agree_err(run->world, err));
     for (int i = 0; i < n; i++) zero_master_spread(&models[i].model->zero);
 done:
     return err;
@@ -202,12 +211,12 @@ Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, b
     Meta meta = {0};
     Table t = {0};
     char *path = stage_model_path(run, name), *dir = mem_printf("%s/models", run->p->job.out);
-    DS_TRY(agree_err(run->data, file_make_dirs(dir)));
+    DS_TRY(agree_err(run->world, file_make_dirs(dir)));
     DS_TRY(meta_fill(&meta, run, &m->arch));
     table_create(&t, m, optim, dtype);
     add_kind(&t, run, ema ? KIND_EMA : KIND_WEIGHT, KIND_WEIGHT, false);
     ModelSource source = source_of(run, &t, &meta.meta);
-    DS_TRY(modelfile_save(run->data, path, &source, files_of(run), NULL));
+    DS_TRY(modelfile_save(run->world, path, &source, files_of(run), NULL));
 done:
     table_destroy(&t);
     mem_free(meta.blob);

@@ -12,7 +12,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
 // run->data.
 Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv **kv);
 
-// Writes <out>/models/<name>.h5 in `dtype`: the model's weights, or its moving average (ema). Collective on run->data.
+// Writes <out>/models/<name>.h5 in `dtype`: the model's weights, or its moving average (ema). Collective on run->world.
 Err save_model(Run *run, const char *name, const Model *m, const Optim *optim, bool ema, DType dtype);
 
 #endif

@@ -15,9 +15,9 @@
 
 void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum) {
     const Layout *l = &run->layout;
-    const int ranks = group_size(run->data);
+    const int ranks = group_size(l->data);
     double *all = MEM_NEW(double, l->lanes *n);
-    coll_allgather(run->data, x, (size_t)(l->turns * n) * sizeof *x, all);
+    coll_allgather(l->data, x, (size_t)(l->turns * n) * sizeof *x, all);
     for (int64_t i = 0; i < n; i++) sum[i] = 0;
     for (int lane = 0; lane < l->lanes; lane++)
         for (int64_t i = 0; i < n; i++) sum[i] += all[((int64_t)(lane % ranks) * l->turns + lane / ranks) * n + i];
@@ -30,13 +30,13 @@ char *stage_model_path(const Run *run, const char *name) {
 
 Err stage_mark(Run *run, const Stage *stage) {
     Err err = history_sync(run->history);
-    if (!err && group_rank(run->data) == 0) {
+    if (!err && group_rank(run->world) == 0) {
         char key[32];
         snprintf(key, sizeof key, "%s.records", stage->name);
         summary_put(run->summary, key, (double)history_records(run->history));
         err = summary_write(run->summary);
     }
-    return agree_err(run->data, err);
+    return agree_err(run->world, err);
 }
 
 static const TrainParams *train_params(const Run *run, const Stage *stage) {
@@ -61,7 +61,7 @@ static double peak_memory(const Run *run) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     double bytes = (double)usage.ru_maxrss * 1024;
-    coll_max_f64(run->data, &bytes, 1);
+    coll_max_f64(run->world, &bytes, 1);
     return bytes;
 }
 
@@ -139,7 +139,7 @@ static bool checkpoint_due(const Loop *l) {
     // Rank 0's clock decides for all: the ranks' clocks differ.
     int64_t due = l->run->p->checkpoint.every_minutes > 0 &&
                   clock_now() - l->run->last_checkpoint > 60 * l->run->p->checkpoint.every_minutes;
-    coll_bcast(l->run->data, &due, sizeof due, 0);
+    coll_bcast(l->run->world, &due, sizeof due, 0);
     return due;
 }
 
@@ -147,7 +147,7 @@ static Err all_steps(Loop *l) {
     Err err = DS_OK;
     while (l->step < l->steps) {
         const char *why;
-        StopWish wish = stop_ask(l->run->data, 1.5 * l->step_seconds, &why);
+        StopWish wish = stop_ask(l->run->world, 1.5 * l->step_seconds, &why);
         if (wish == STOP_EARLY) {
             DS_TRY(save_now(l));
             log_info("%s: stopped by %s after step %lld of %lld, with a checkpoint; start again to go on",

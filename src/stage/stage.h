@@ -18,7 +18,7 @@
 typedef struct {
     const Params *p;
     const Kernels *k;
-    const Group *data; // of layout
+    const Group *world; // all ranks
     Layout layout;
     const Group *sharing; // [checkpoint] files = node: the ranks of this node; else NULL
     const Origin *origin;
@@ -48,7 +48,7 @@ typedef struct {
 } StageModel;
 enum { STAGE_MODELS = 4 };
 
-// All functions are Collective on run->data and return the same code on every rank. `self` is the stage's own state.
+// All functions are Collective on run->world and return the same code on every rank. `self` is the stage's own state.
 typedef struct {
     StageKind kind;
     const char *name; // as [job] stages spells it
@@ -73,15 +73,15 @@ typedef struct {
 } Stage;
 
 // Runs `stage`, from checkpoint folder `resume` or (NULL) from its beginning. DS_STOP_REQUEUE: stopped early with a
-// checkpoint. Collective on run->data.
+// checkpoint. Collective on run->world.
 Err stage_run(Run *run, const Stage *stage, const char *resume);
 
 // Before a stage's product is written: notes in summary.json how much of the history belongs to what is done, and
-// writes it. Collective on run->data.
+// writes it. Collective on run->world.
 Err stage_mark(Run *run, const Stage *stage);
 
 // sum[n] of what this rank's lanes gave, x[layout.turns][n], over all lanes in their order: the same bits for equal
-// lanes. Collective on run->data.
+// lanes. Collective on run->world.
 void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum);
 
 // <out>/models/<name>.h5. Owner: caller, mem_free. Not collective.

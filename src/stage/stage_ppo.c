@@ -62,7 +62,7 @@ static Err evaluate(Run *run, Ppo *s, Means *out) {
     Prompts prompts = {0};
     Rollout r = {0};
     *out = (Means){NAN, NAN, NAN, NAN, NAN, NAN, NAN};
-    DS_TRY(agree_err(run->data, ppo_setup_eval_prompts(run, s, &prompts)));
+    DS_TRY(agree_err(run->world, ppo_setup_eval_prompts(run, s, &prompts)));
     if (prompts.n == 0) goto done;
     experience(run, s, &prompts, 1, rollout_key(KEY_EVAL, 0), &r);
     *out = means_of(&r);
@@ -89,7 +89,7 @@ static Err show(Run *run, Ppo *s, const char *when) {
     char key[32];
     GenCfg cfg = s->gen_cfg;
     cfg.sample.greedy = true;
-    DS_TRY(agree_err(run->data, ppo_setup_eval_prompts(run, s, &prompts)));
+    DS_TRY(agree_err(run->world, ppo_setup_eval_prompts(run, s, &prompts)));
     prompts.n = ds_min(prompts.n, run->p->job.show_prompts);
     if (prompts.n == 0 || !run->tok) goto done;
     rollout_generate(run, s->gen, &cfg, &prompts, 1, run->p->generate.max_answer, rollout_key(KEY_SHOW, 0), &r);
@@ -118,8 +118,8 @@ static Err begin(Run *run, void *self) {
     summary_put(run->summary, "ppo.reward_before", m.reward);
     summary_put(run->summary, "ppo.true_score_before", m.truth);
     DS_TRY(show(run, s, "before"));
-    if (group_rank(run->data) == 0) err = summary_write(run->summary);
-    DS_TRY(agree_err(run->data, err));
+    if (group_rank(run->world) == 0) err = summary_write(run->summary);
+    DS_TRY(agree_err(run->world, err));
 done:
     return err;
 }
@@ -165,7 +165,7 @@ static void record_updates(const Ppo *s, const UpdateStats *u, Record *rec) {
 
 // Everything of this rank's share of the answers into rollouts.nc.
 static Err put_rollouts(Run *run, const Rollout *r, int64_t iteration) {
-    const int rank = group_rank(run->data), size = group_size(run->data);
+    const int rank = group_rank(run->world), size = group_size(run->world);
     const float *const list[] = {r->logp, r->logp_ref, r->values, r->rewards, r->advantages, r->returns};
     enum { LISTS = DS_COUNT(list) };
     const int64_t n = r->answers > rank ? (r->answers - rank + size - 1) / size : 0;
@@ -191,7 +191,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Prompts prompts = {0};
     Rollout r = {0};
     UpdateStats updates;
-    DS_TRY(agree_err(run->data, ppo_setup_next_prompts(run, s, &prompts)));
+    DS_TRY(agree_err(run->world, ppo_setup_next_prompts(run, s, &prompts)));
     experience(run, s, &prompts, run->p->ppo.samples_per_prompt, rollout_key(0, (uint64_t)at), &r);
     rollout_advantages(&s->gae, (KlForm)run->p->ppo.kl_estimator, s->kl.coef, run->p->ppo.whiten == WHITEN_GLOBAL, &r);
     DS_TRY(ppo_update_run(run, &s->update, &r, at, at >= run->p->ppo.critic_warmup, &updates));

@@ -49,7 +49,7 @@ static Err setup(Run *run, void **self) {
     s->cfg = (PairLossCfg){
         .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
     char *path = role_source(run, &run->p->reward.common, before, 1, run->p->actor.common.model);
-    DS_TRY(agree_err(run->data, feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed)));
+    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed)));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "reward",
                      .keys = &run->p->reward.common,
@@ -60,7 +60,7 @@ static Err setup(Run *run, void **self) {
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->reward));
     const Model *m = &s->reward.model;
-    acts_create(&s->acts, run->k, &m->arch, m->dt, true, run->p->reward.common.recompute == RECOMPUTE_BLOCK);
+    acts_create(&s->acts, run->k, &m->part, m->dt, true, run->p->reward.common.recompute == RECOMPUTE_BLOCK);
     acts_reserve(&s->acts, feed_room(&s->feed), feed_room(&s->feed));
     log_info("  data      %s: %lld pairs, %lld held out; %lld steps of %lld", run->p->data.rm_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
@@ -80,7 +80,7 @@ static int models(void *self, StageModel *list) {
 // Reads the micro-batch of a turn and computes a value for every token. Collective.
 static Err forward(Run *run, Rm *s, int64_t turn) {
     Err err = DS_OK;
-    DS_TRY(agree_err(run->data, feed_batch(&s->feed, turn, &s->batch)));
+    DS_TRY(agree_err(run->world, feed_batch(&s->feed, turn, &s->batch)));
     const int64_t n = s->batch.n;
     if (s->cap < n) {
         s->rows = mem_grow(s->rows, s->cap, n, sizeof *s->rows);
@@ -102,7 +102,7 @@ static Err evaluate(Run *run, Rm *s, PairStats *stats) {
     *stats = (PairStats){0};
     if (limit > 0 && n > limit) n = limit;
     if (n == 0) goto done;
-    DS_TRY(agree_err(run->data, feed_eval(&s->feed, 0, n)));
+    DS_TRY(agree_err(run->world, feed_eval(&s->feed, 0, n)));
     for (int64_t t = 0; t < feed_turns(&s->feed); t++) {
         DS_TRY(forward(run, s, t));
         loss_pair(&s->cfg, s->batch.n_seq / 2, s->batch.starts, s->batch.ids, s->values, 0, NULL,
@@ -135,7 +135,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Optim *o = &s->reward.optim;
     PairStats stats, *lane = MEM_NEW(PairStats, run->layout.turns);
     (void)at;
-    DS_TRY(agree_err(run->data, feed_next(&s->feed, run->p->rm.train.global_batch)));
+    DS_TRY(agree_err(run->world, feed_next(&s->feed, run->p->rm.train.global_batch)));
     const double scale = 1 / (double)ds_max(1, s->feed.n);
     optim_begin(o);
     for (int64_t t = 0; t < feed_turns(&s->feed); t++) {

@@ -54,8 +54,8 @@ static Err setup(Run *run, void **self) {
     const TrainParams *t = &run->p->sft.train;
     Sft *s = MEM_NEW(Sft, 1);
     *self = s;
-    DS_TRY(agree_err(run->data, feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens,
-                                          run->p->sft.loss_on == LOSS_ON_ALL, &s->feed)));
+    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens,
+                                           run->p->sft.loss_on == LOSS_ON_ALL, &s->feed)));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     const char *model = run->p->actor.common.model;
     RoleSpec spec = {.name = "actor",
@@ -67,7 +67,7 @@ static Err setup(Run *run, void **self) {
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->actor));
     const Model *m = &s->actor.model;
-    acts_create(&s->acts, run->k, &m->arch, m->dt, true, run->p->actor.common.recompute == RECOMPUTE_BLOCK);
+    acts_create(&s->acts, run->k, &m->part, m->dt, true, run->p->actor.common.recompute == RECOMPUTE_BLOCK);
     acts_reserve(&s->acts, feed_room(&s->feed), feed_room(&s->feed));
     log_info("  data      %s: %lld samples, %lld held out; %lld steps of %lld", run->p->data.sft_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
@@ -86,7 +86,7 @@ static int models(void *self, StageModel *list) {
 // Reads the micro-batch of a turn and runs the layers; returns the number of target rows in *n. Collective.
 static Err forward(Run *run, Sft *s, int64_t turn, int64_t *n) {
     Err err = DS_OK;
-    DS_TRY(agree_err(run->data, feed_batch(&s->feed, turn, &s->batch)));
+    DS_TRY(agree_err(run->world, feed_batch(&s->feed, turn, &s->batch)));
     if (s->rows_cap < s->batch.n) {
         s->rows = mem_grow(s->rows, s->rows_cap, s->batch.n, sizeof *s->rows);
         s->targets = mem_grow(s->targets, s->rows_cap, s->batch.n, sizeof *s->targets);
@@ -105,7 +105,7 @@ static Err evaluate(Run *run, Sft *s, double *nll) {
     *nll = NAN;
     if (limit > 0 && n > limit) n = limit;
     if (n == 0) goto done;
-    DS_TRY(agree_err(run->data, feed_eval(&s->feed, 0, n)));
+    DS_TRY(agree_err(run->world, feed_eval(&s->feed, 0, n)));
     for (int64_t t = 0; t < feed_turns(&s->feed); t++) {
         DS_TRY(forward(run, s, t, &rows));
         float *logp = MEM_NEW(float, rows);
@@ -133,7 +133,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Optim *o = &s->actor.optim;
     double loss, *lane = MEM_NEW(double, run->layout.turns);
     (void)at;
-    DS_TRY(agree_err(run->data, feed_next(&s->feed, run->p->sft.train.global_batch)));
+    DS_TRY(agree_err(run->world, feed_next(&s->feed, run->p->sft.train.global_batch)));
     Nll nll = {.scale = 1 / (double)ds_max(1, s->feed.counted)};
     optim_begin(o);
     for (int64_t t = 0, rows; t < feed_turns(&s->feed); t++) {

@@ -32,15 +32,26 @@ static void fold(ZeroState *z, int block, Dev *part, int64_t n) {
     else z->k->copy(store_at(&z->level[k], block, 0), part, (size_t)n * sizeof(float));
 }
 
+// What tensor ranks that keep the same weights have computed of their gradients, each from its own heads.
+static void sum_shared(ZeroState *z, int block) {
+    for (int i = 0; i < z->weights->n; i++) {
+        const Weight *w = &z->weights->w[i];
+        if (w->block != block || w->grad == W_GRAD_SAME) continue;
+        coll_allreduce(w->grad == W_GRAD_SUM_KV ? z->kv : z->layout->tensor, z->k, DS_F32, zero_grad(z, block, w->role),
+                       w->count);
+    }
+}
+
 void zero_grad_close(ZeroState *z, int block) {
     if (z->sum.data) {
+        sum_shared(z, block);
         const Layout *l = z->layout;
         const int64_t part = z->grad_map.part[block];
         Dev *g = zero_work_grads(z, block), *own = dev_at(g, (size_t)(group_rank(l->zero) * part) * sizeof(float));
         const int64_t n = part * z->grad_map.shards;
         if (z->room) coll_quant_reduce_scatter(l->zero, z->k, z->quant.gradient_bits, g, n, z->room);
         else coll_reduce_scatter(l->zero, z->k, g, n);
-        coll_allreduce(l->copies, z->k, own, part);
+        coll_allreduce(l->copies, z->k, DS_F32, own, part);
         fold(z, block, own, part);
     }
     if (block == 0) z->turn++;
@@ -49,7 +60,7 @@ void zero_grad_close(ZeroState *z, int block) {
 // What this rank owns of a block is summed in its place among the whole block's gradients.
 static void sum_by_library(ZeroState *z, Dev *whole, Dev *own, int64_t part) {
     coll_reduce_scatter_library(z->layout->zero, z->k, whole, part * z->grad_map.shards);
-    coll_allreduce(z->layout->copies, z->k, own, part);
+    coll_allreduce(z->layout->copies, z->k, DS_F32, own, part);
 }
 
 void zero_grad_finish(ZeroState *z) {
@@ -57,28 +68,53 @@ void zero_grad_finish(ZeroState *z) {
     for (int b = 0; z->g.data && b < z->grad_map.blocks; b++) {
         const int64_t part = z->grad_map.part[b];
         Dev *whole = store_at(&z->g, b, 0), *own = dev_at(whole, (size_t)(rank * part) * sizeof(float));
-        if (!z->sum.data) sum_by_library(z, whole, own, part);
+        if (!z->sum.data) {
+            sum_shared(z, b);
+            sum_by_library(z, whole, own, part);
+        }
         if (z->stage > 0) continue;
         if (z->sum.data) z->k->copy(own, store_at(&z->sum, b, 0), (size_t)part * sizeof(float));
         coll_allgather_dev(z->layout->zero, whole, part, sizeof(float));
     }
 }
 
+// part[c] += sum of squares of the gradients [from, to) of a block that lie in its chunk c.
+static void add_range(const ZeroState *z, int block, int64_t from, int64_t to, double *part) {
+    while (from < to) {
+        // To the end of a chunk; or, from the beginning of one, as many chunks as there are, the last one shorter.
+        const int64_t rest = SHARD_QUANTUM - from % SHARD_QUANTUM,
+                      n = rest == SHARD_QUANTUM ? to - from : ds_min(rest, to - from);
+        double *out = MEM_NEW(double, ds_ceil_div(n, SHARD_QUANTUM));
+        z->k->sumsq(out, zero_grad_sum(z, block, from), n, SHARD_QUANTUM);
+        for (int64_t c = 0; c < ds_ceil_div(n, SHARD_QUANTUM); c++) part[from / SHARD_QUANTUM + c] += out[c];
+        mem_free(out);
+        from += n;
+    }
+}
+
+// The same for what this rank owns of the weights that it counts: neighbours among them are one range.
+static void add_block(const ZeroState *z, int block, double *part) {
+    const WeightList *list = z->weights;
+    int64_t first, count;
+    shard_range(&z->map, block, z->shard, &first, &count);
+    for (int i = 0; i < list->n; i++) {
+        if (list->w[i].block != block || !list->w[i].mine) continue;
+        const int64_t from = list->w[i].offset;
+        while (i + 1 < list->n && list->w[i + 1].block == block && list->w[i + 1].mine) i++;
+        add_range(z, block, ds_max(from, first), ds_min(list->w[i].offset + list->w[i].count, first + count), part);
+    }
+}
+
 double zero_grad_sumsq(const ZeroState *z) {
     const ShardMap *m = &z->map;
-    int64_t chunks = 0;
+    int64_t chunks = 0, at = 0;
     for (int b = 0; b < m->blocks; b++) chunks += ds_ceil_div(m->count[b], SHARD_QUANTUM);
     double *part = MEM_NEW(double, chunks), sum = 0;
-    int64_t at = 0;
-    for (int b = 0; b < m->blocks; b++) {
-        int64_t first, count;
-        shard_range(m, b, z->shard, &first, &count);
-        if (count > 0) z->k->sumsq(part + at + first / SHARD_QUANTUM, zero_grad_sum(z, b, first), count, SHARD_QUANTUM);
-        at += ds_ceil_div(m->count[b], SHARD_QUANTUM);
-    }
+    for (int b = 0; b < m->blocks; at += ds_ceil_div(m->count[b++], SHARD_QUANTUM)) add_block(z, b, part + at);
     // A chunk has one owner, so that the sum over ranks adds zeros to it and changes no bit.
     if (m->shards > 1) coll_sum_f64(z->layout->zero, part, chunks);
     for (int64_t c = 0; c < chunks; c++) sum += part[c];
+    coll_sum_f64(z->layout->tensor, &sum, 1);
     mem_free(part);
     return sum;
 }

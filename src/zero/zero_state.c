@@ -34,14 +34,15 @@ void zero_create_own(const ZeroState *z, Store *s) {
     else store_create(s, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
 }
 
-void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
-                       DType dt, ZeroTraining training, ZeroQuant quant) {
+void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
+                       int stage, DType dt, ZeroTraining training, ZeroQuant quant) {
     const bool trained = training != ZERO_FROZEN;
     const bool parts = stage == 3 || (stage >= 1 && trained);
     const int size = group_size(layout->zero);
     *z = (ZeroState){.k = k,
                      .weights = weights,
                      .layout = layout,
+                     .kv = kv,
                      .stage = stage,
                      .trained = trained,
                      .offload = training == ZERO_OFFLOADED,

@@ -39,6 +39,7 @@ typedef struct {
     const Kernels *k;          // view
     const WeightList *weights; // view
     const Layout *layout;      // view
+    const Group *kv;           // view: the tensor ranks that keep the same key heads; NULL: no others do
     int stage, shard;          // ZeRO stage; which part of each block this rank owns
     bool trained, offload;     // offload: master weights and moments are in host memory
     ShardMap map;              // parts of weights and state; one part where nothing is partitioned
@@ -55,9 +56,9 @@ typedef struct {
     Dev *room; // gradients that travel quantized; NULL: they do not
 } ZeroState;
 
-// layout must outlive z. Owner: caller, zero_state_destroy. Not collective.
-void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, int stage,
-                       DType dt, ZeroTraining training, ZeroQuant quant);
+// layout and kv must outlive z. Owner: caller, zero_state_destroy. Not collective.
+void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
+                       int stage, DType dt, ZeroTraining training, ZeroQuant quant);
 void zero_state_destroy(ZeroState *z);
 
 // Address of a weight (compute dtype; at stage 3 its block must be open) or of its gradient (its block must be open for
@@ -104,13 +105,14 @@ void zero_step_begin(ZeroState *z); // Not collective
 // Clears the block's gradients of this micro-batch. Not collective.
 void zero_grad_open(ZeroState *z, int block);
 
-// Sums the block's gradients over the ranks into `sum`. Collective on data.
+// Sums the block's gradients over the ranks into `sum`. Collective on data, on tensor where ranks share weights.
 void zero_grad_close(ZeroState *z, int block);
 
-// Afterwards zero_grad_sum is what all micro-batches gave. Collective on the zero group.
+// Afterwards zero_grad_sum is what all micro-batches gave. Collective on the zero group, on tensor where ranks share
+// weights.
 void zero_grad_finish(ZeroState *z);
 
-// Sum of squares of all summed gradients, the same bits for any layout. Collective on the zero group.
+// Sum of squares of all summed gradients, the same bits for any data layout. Collective on the zero and tensor groups.
 double zero_grad_sumsq(const ZeroState *z);
 
 #endif

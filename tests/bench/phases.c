@@ -155,8 +155,8 @@ static void setup(Bench *x, const Shape *s, DType dt) {
     open_model(x, &x->critic, ARCH_HEAD_SCALAR, dt, true);
     open_model(x, &x->reference, ARCH_HEAD_LM, dt, false);
     open_model(x, &x->reward, ARCH_HEAD_SCALAR, dt, false);
-    acts_create(&x->acts, x->k, &x->actor.model.arch, dt, true, false);
-    acts_create(&x->critic_acts, x->k, &x->critic.model.arch, dt, true, false);
+    acts_create(&x->acts, x->k, &x->actor.model.part, dt, true, false);
+    acts_create(&x->critic_acts, x->k, &x->critic.model.part, dt, true, false);
     fill(x);
     x->prompts = (Prompts){
         .n = x->batch, .start = MEM_NEW(int64_t, x->batch + 1), .ids = MEM_NEW(int32_t, x->batch * x->prompt)};
@@ -181,8 +181,8 @@ int main(int argc, char **argv) {
                .answer = atoll(defaults[4]),
                .repeats = atoll(defaults[6])};
     if (kernels_open("cpu", atoi(defaults[5]), &x.k)) return DS_ERR_BUG;
-    x.run = (Run){.k = x.k, .data = group_world()};
-    layout_create(&x.run.layout, x.run.data, 0, 0);
+    x.run = (Run){.k = x.k, .world = group_world()};
+    layout_create(&x.run.layout, x.run.world, (LayoutWish){0});
     setup(&x, shape, strcmp(defaults[7], "bf16") ? DS_F32 : DS_BF16);
     const double all = (double)(x.batch * (x.prompt + x.answer)), new_tokens = (double)(x.batch * x.answer);
     report(&x, "sft", run_sft, all);

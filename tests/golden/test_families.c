@@ -76,7 +76,7 @@ static Case *open_case(const char *family, ArchHead head) {
     if (safetensors_open(ref, &c->ref)) fail_msg("%s", err_text());
     load_weights(c, dir, head);
     load_batch(c);
-    acts_create(&c->a, kernels, &c->m.arch, DS_F32, true, false);
+    acts_create(&c->a, kernels, &c->m.part, DS_F32, true, false);
     return c;
 }
 
@@ -131,7 +131,7 @@ static void compare_gradients(const Case *c, const char *prefix, bool partial) {
         if (partial && !safetensors_find(&c->ref, name)) continue;
         if (w->role == W_LM_HEAD) snprintf(name, sizeof name, "%slm_head.weight", prefix); // what PyTorch calls it
         float *g = MEM_NEW(float, w->count);
-        kernels->copy_out(g, zero_grad(&c->m.zero, w->block, w->role), (size_t)w->count * sizeof *g);
+        kernels->copy_out(g, model_grad(&c->m, w->block, w->role), (size_t)w->count * sizeof *g);
         // A gradient that is zero but for rounding (a bias on all keys) is measured against the whole gradient.
         double e = relative(c, name, g, w->shape[0], w->shape[1], w->hf_transposed, floor);
         if (e > worst) {
@@ -224,7 +224,7 @@ static void scalar_head(void **state) {
 
 int main(void) {
     world_init();
-    layout_create(&world, group_world(), 0, 0);
+    layout_create(&world, group_world(), (LayoutWish){0});
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
     static const char *const families[] = {"opt",   "opt-postnorm", "gpt2",    "bloom", "gpt_neox",
                                            "llama", "llama-tied",   "mistral", "qwen2", "qwen3"};

@@ -35,7 +35,7 @@ static void allreduce(void **state) {
         Dev *d = kernels->mem_create((size_t)(n + 1) * sizeof *x, MEM_WEIGHTS);
         for (int64_t i = 0; i < n; i++) x[i] = element(group_rank(g), i);
         kernels->copy_in(d, x, (size_t)n * sizeof *x);
-        coll_allreduce(g, kernels, d, n);
+        coll_allreduce(g, kernels, DS_F32, d, n);
         kernels->copy_out(x, d, (size_t)n * sizeof *x);
         for (int64_t i = 0; i < n; i++)
             if (x[i] != tree(group_size(g), i))

@@ -97,7 +97,7 @@ static void test_manifest(void **state) {
     ok(file_write_atomic(in(own, "m/trainer.h5"), "abc", 3));
     ok(manifest_add_file(&m, in(own, "m"), "trainer.h5"));
     ok(manifest_add_file(&m, in(own, "m"), "actor.shards/00000.h5"));
-    manifest_add_rows(&m, "actor.h5", "/weights/x", 0, 10, hash_xxh128("x", 1));
+    manifest_add_rows(&m, "actor.h5", "/weights/x", (H5Runs){0, 10, 0}, hash_xxh128("x", 1));
     ok(manifest_write(&m, in(own, "m"), &a));
     ok(manifest_read(&back, in(own, "m"), &b));
     assert_string_equal(a.hex, b.hex);

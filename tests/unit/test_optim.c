@@ -28,7 +28,7 @@ static void open_fixture(Fixture *f, DType dt, double ema_beta) {
     f->arch.head_dim = f->arch.rotary_dim = 4, f->arch.ffn = 6, f->arch.vocab = 5, f->arch.max_positions = 8;
     f->arch.tied = 1;
     weights_build(&f->arch, &f->list);
-    zero_state_create(&f->z, kernels, &f->list, &world, 0, dt, true, (ZeroQuant){0});
+    zero_state_create(&f->z, kernels, &f->list, &world, NULL, 0, dt, true, (ZeroQuant){0});
     OptimCfg cfg = {
         .beta1 = 0.9,
         .beta2 = 0.95,
@@ -130,7 +130,7 @@ static void not_finite(void **state) {
 
 int main(void) {
     world_init();
-    layout_create(&world, group_world(), 0, 0);
+    layout_create(&world, group_world(), (LayoutWish){0});
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(moving_average),
                                        cmocka_unit_test(not_finite)};

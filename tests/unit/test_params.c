@@ -174,7 +174,6 @@ static void test_broken_lines(void **state) {
 static void test_not_built(void **state) {
     (void)state;
     refuses("[job]\ndevice = cuda\n", "t.in:2: [job] device = cuda: the CUDA back end is not built; expected cpu");
-    refuses("[layout]\ntensor = 2\n", "t.in:2: [layout] tensor = 2: not built yet; expected 1");
 }
 
 static void test_contradictions(void **state) {
@@ -197,6 +196,12 @@ static void test_contradictions(void **state) {
     refuses("[layout]\nreduce = library\n[reward]\nquantize_gradients = int4\n",
             "t.in:4: [reward] quantize_gradients = int4: contradicts [layout] reduce = library, by which MPI sums "
             "fp32; remove one of the two");
+    refuses("[layout]\ntensor = 2\n[critic]\nquantize_gradients = int8\n",
+            "t.in:4: [critic] quantize_gradients = int8: expected none with [layout] tensor > 1: weights that its "
+            "ranks share would drift apart");
+    refuses("[layout]\ntensor = 2\n[reward]\nzero_stage = 3\nquantize_weights = int8\n",
+            "t.in:5: [reward] quantize_weights = int8: expected none with [layout] tensor > 1: weights that its "
+            "ranks share would drift apart");
     refuses("[actor]\narch_heads = 7\n",
             "t.in: [actor] arch_width = 128 (default): expected a multiple of arch_heads = 7");
     refuses("[actor]\narch_kv_heads = 3\n", "t.in:2: [actor] arch_kv_heads = 3: expected a divisor of arch_heads = 4");
