@@ -43,6 +43,12 @@ static void low_rank_bwd(DType dt, Dev *db, Dev *da, const Dev *dy, const Dev *b
 }
 static void axpy(Dev *y, float a, const Dev *x, int64_t n) { (void)y, (void)a, (void)x, (void)n; }
 static void add(DType dt, Dev *y, const Dev *x, int64_t n) { (void)dt, (void)y, (void)x, (void)n; }
+static void quantize(int bits, Dev *packet, DType dt, const Dev *x, int64_t n) {
+    (void)bits, (void)packet, (void)dt, (void)x, (void)n;
+}
+static void dequantize(int bits, DType dt, Dev *x, const Dev *packet, int64_t n) {
+    (void)bits, (void)dt, (void)x, (void)packet, (void)n;
+}
 
 const Kernels kernels_dry = {.name = "dry",
                              .mem_create = mem_create,
@@ -55,4 +61,6 @@ const Kernels kernels_dry = {.name = "dry",
                              .add = add,
                              .axpy = axpy,
                              .low_rank_fwd = low_rank_fwd,
-                             .low_rank_bwd = low_rank_bwd};
+                             .low_rank_bwd = low_rank_bwd,
+                             .quantize = quantize,
+                             .dequantize = dequantize};

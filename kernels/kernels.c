@@ -37,6 +37,10 @@ done:
 
 static struct { int64_t now, peak; } account[MEM_TAGS];
 
+size_t kernels_quant_bytes(int bits, int64_t n) {
+    return (size_t)ds_ceil_div(n, KERNEL_QUANT_BLOCK) * (sizeof(float) + KERNEL_QUANT_BLOCK / 8 * (size_t)bits);
+}
+
 const char *kernels_mem_name(MemTag tag) {
     static const char *const names[] = {"weights", "gradients",     "optimizer", "activations",
                                         "kv",      "communication", "host"};

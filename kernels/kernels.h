@@ -196,7 +196,20 @@ typedef struct Kernels {
     void (*ema)(Dev *ema, const Dev *w, int64_t n, float beta); // fp32 [n]: ema = beta ema + (1 - beta) w
     void (*axpy)(Dev *y, float a, const Dev *x, int64_t n);     // fp32 [n]: y += a x
     void (*scale)(Dev *y, float a, int64_t n);                  // fp32 [n]: y *= a
+
+    // ---- what travels quantized ----
+    // A packet holds n elements in blocks of KERNEL_QUANT_BLOCK: an fp32 scale, then a whole number q an element, of
+    // `bits` (8 or 4) in two's complement, or (4) plus 8, byte i holding elements i (low half) and i + 128. The last
+    // block is filled up with zeros: a packet of whole blocks can be cut between blocks, and packets put end to end.
+    // scale = max|x| / (2^(bits-1) - 1), or the smallest normal number if that is larger; q = x / scale rounded to
+    // nearest even. A block with NaN or infinity has a NaN scale, and is all NaN after the trip.
+    void (*quantize)(int bits, Dev *packet, DType dt, const Dev *x, int64_t n);
+    // x = scale q (dt fp32 or bf16): |error| <= scale / 2, before the rounding of scale q to dt.
+    void (*dequantize)(int bits, DType dt, Dev *x, const Dev *packet, int64_t n);
 } Kernels;
+
+enum { KERNEL_QUANT_BLOCK = 256 };
+size_t kernels_quant_bytes(int bits, int64_t n); // of a packet
 
 // Picks and checks the backend ("cpu"); an empty slot is an error. threads: OpenMP threads of this process. Not
 // collective. DS_ERR_PARAMS if the program was built without it.

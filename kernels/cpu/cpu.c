@@ -46,6 +46,8 @@ const Kernels cpu_kernels = {
     .ema = ema_cpu,
     .axpy = axpy_cpu,
     .scale = scale_cpu,
+    .quantize = quantize_cpu,
+    .dequantize = dequantize_cpu,
 };
 
 static const char *isa_name(void) {

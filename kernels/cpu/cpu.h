@@ -121,6 +121,9 @@ void ema_cpu(Dev *ema, const Dev *w, int64_t n, float beta);
 void axpy_cpu(Dev *y, float a, const Dev *x, int64_t n);
 void scale_cpu(Dev *y, float a, int64_t n);
 
+void quantize_cpu(int bits, Dev *packet, DType dt, const Dev *x, int64_t n);
+void dequantize_cpu(int bits, DType dt, Dev *x, const Dev *packet, int64_t n);
+
 extern const Kernels cpu_kernels;
 const char *cpu_describe(void); // kernels_describe for this backend
 

@@ -286,3 +286,20 @@ void coll_allreduce(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t 
     add_tree(k, dt, stage, g->size, n - even);
     k->copy(rest, stage, bytes);
 }
+
+void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t bytes) {
+    const int n = as_int(bytes, "exchange");
+    if (g->size == 1 || n == 0) return;
+    count_sent(g, kind, (int64_t)bytes * (g->size - 1));
+    if (g->dry) return;
+    char *to = kernels_comm_ptr(out), *from = kernels_comm_ptr(in);
+    MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
+    int n_req = 0;
+    for (int r = 0; r < g->size; r++) {
+        if (r == g->rank) continue;
+        check(MPI_Irecv(from + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
+        check(MPI_Isend(to + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
+    }
+    wait_all(g, req, n_req, "exchange");
+    mem_free(req);
+}

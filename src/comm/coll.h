@@ -59,5 +59,8 @@ void coll_finish(CollPending *p);
 // x[n] dt (fp32 or bf16, which is also added in bf16) = sum in the same tree, the same bits on every rank
 // (reduce-scatter, then all-gather). Any n.
 void coll_allreduce(const Group *g, const struct Kernels *k, DType dt, Dev *x, int64_t n);
+// Slot r of `in` = this rank's slot of rank r's `out`; slots of `bytes` < 2 GiB, one a rank. The own slot of `in` is
+// left alone. Counted as `kind`.
+void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t bytes);
 
 #endif

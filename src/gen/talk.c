@@ -33,7 +33,7 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     DS_TRY(load_tokenizer(file, path, &t->tok));
     DS_TRY(load_template(file, &t->template));
     layout_create(&t->layout, group_world(), (LayoutWish){0});
-    model_create(&t->model, t->k, &arch, dtype, &t->layout, 0, false, NULL);
+    model_create(&t->model, t->k, &arch, dtype, &t->layout, (ZeroKeep){0}, NULL);
     DS_TRY(load_weights(&t->model, file, path));
     if (t->tok) t->stop_id = tok_eos(t->tok);
 done:

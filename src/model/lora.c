@@ -6,13 +6,14 @@
 
 static bool is_layer(const Model *m, int block) { return block > 0 && block < m->weights.blocks - 1; }
 
-void lora_create(Model *m, const Layout *layout, int stage, ZeroTraining training, const AdapterCfg *cfg) {
+void lora_create(Model *m, const Layout *layout, ZeroKeep keep, const AdapterCfg *cfg) {
+    const ZeroKeep frozen = {.stage = keep.stage, .training = ZERO_FROZEN, .quant = {.weight_bits = keep.quant.weight_bits}};
     Lora *l = m->lora = MEM_NEW(Lora, 1);
     int64_t *count = MEM_NEW(int64_t, m->weights.blocks), most = 0;
     l->scale = (float)(cfg->alpha / (double)cfg->rank);
     adapters_split(&m->weights, cfg, &l->frozen, &l->trained);
-    zero_state_create(&l->base, m->k, &l->frozen, layout, m->kv, stage, m->dt, ZERO_FROZEN);
-    zero_state_create(&m->zero, m->k, &l->trained, layout, m->kv, stage, m->dt, training);
+    zero_state_create(&l->base, m->k, &l->frozen, layout, m->kv, m->dt, frozen);
+    zero_state_create(&m->zero, m->k, &l->trained, layout, m->kv, m->dt, keep);
     for (int b = 0; b < m->weights.blocks; b++) {
         count[b] = is_layer(m, b) ? m->weights.block_count[b] : 0;
         most = ds_max(most, count[b]);

@@ -29,7 +29,7 @@ typedef struct Lora {
 } Lora;
 
 // Makes m->lora and m->zero; the rest of m is made but for them.
-void lora_create(Model *m, const Layout *layout, int zero_stage, ZeroTraining training, const AdapterCfg *cfg);
+void lora_create(Model *m, const Layout *layout, ZeroKeep keep, const AdapterCfg *cfg);
 void lora_destroy(Model *m);
 
 void lora_open(const Model *m, int block, int next);

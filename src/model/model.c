@@ -14,15 +14,15 @@
 #include "model/lora.h"
 #include "model/tables.h"
 
-void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training, const AdapterCfg *adapters) {
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, ZeroKeep keep,
+                  const AdapterCfg *adapters) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
     weights_build_part(&m->arch, &m->part, &m->weights);
     if (m->part.size > arch->kv_heads)
         m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
-    if (adapters && adapters->rank > 0) lora_create(m, layout, zero_stage, training, adapters);
-    else zero_state_create(&m->zero, k, &m->weights, layout, m->kv, zero_stage, dt, training);
+    if (adapters && adapters->rank > 0) lora_create(m, layout, keep, adapters);
+    else zero_state_create(&m->zero, k, &m->weights, layout, m->kv, dt, keep);
     m->slopes = tables_alibi(k, &m->arch, &m->part);
     m->rope = tables_rope(k, &m->arch);
 }

@@ -39,8 +39,8 @@ typedef struct {
 // adapters: NULL or of rank 0: none. Weights are zero afterwards (model_init_random, or set through model_weight_set).
 // layout must outlive m; its tensor group has at most arch_part_limit ranks. Owner: caller, model_destroy. Collective
 // on the tensor group.
-void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, int zero_stage,
-                  ZeroTraining training, const AdapterCfg *adapters);
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, ZeroKeep keep,
+                  const AdapterCfg *adapters);
 void model_destroy(Model *m);
 
 // Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest

@@ -58,9 +58,11 @@ Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const ch
 void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,
                       const ModelParams *keys, bool trained) {
     const AdapterCfg cfg = adapters(keys);
-    model_create(m, k, a, dt, layout, (int)keys->zero_stage,
-                 !trained                           ? ZERO_FROZEN
-                 : keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
-                                                    : ZERO_TRAINED,
-                 trained ? &cfg : NULL);
+    const ZeroKeep keep = {.stage = (int)keys->zero_stage,
+                           .training = !trained                           ? ZERO_FROZEN
+                                       : keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
+                                                                          : ZERO_TRAINED,
+                           .quant = {params_quant_bits(keys->quantize_weights),
+                                     trained ? params_quant_bits(keys->quantize_gradients) : 0}};
+    model_create(m, k, a, dt, layout, keep, trained ? &cfg : NULL);
 }

@@ -54,6 +54,11 @@ const KeyTable *params_table(void) {
     return &table;
 }
 
+int params_quant_bits(Quant q) {
+    static const int bits[QUANT_KINDS] = {[QUANT_INT8] = 8, [QUANT_INT4] = 4};
+    return bits[q];
+}
+
 // ---- life ----
 
 static Params *create(const char *path) {

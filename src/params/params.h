@@ -35,6 +35,7 @@ typedef enum { LIST_REDUCE(PARAMS_CONSTANT) } ReduceForm;
 typedef enum { LIST_INIT(PARAMS_CONSTANT) } ModelInit;
 typedef enum { LIST_RECOMPUTE(PARAMS_CONSTANT) } Recompute;
 typedef enum { LIST_OFFLOAD(PARAMS_CONSTANT) } Offload;
+typedef enum { LIST_QUANT(PARAMS_CONSTANT) QUANT_KINDS } Quant;
 typedef enum { LIST_FAMILY(PARAMS_CONSTANT) } FamilyKey; // the values of ArchFamily
 typedef enum { LIST_SCHEDULE(PARAMS_CONSTANT) } Schedule;
 typedef enum { LIST_LOSS_ON(PARAMS_CONSTANT) } LossOn;
@@ -77,6 +78,9 @@ void params_free(Params **p);
 
 // The table of all keys.
 const KeyTable *params_table(void);
+
+// Bits of an element that travels so; 0: it travels as it is.
+int params_quant_bits(Quant q);
 
 // True if the file or the command line gave this key ("section.key"). An unknown key is a bug.
 bool params_was_set(const Params *p, const char *key);

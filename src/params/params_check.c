@@ -138,6 +138,15 @@ static Err check_model(const Params *p, const char *section, const ModelParams *
     REFUSE(m->init != INIT_MODEL && m->init != other, section, "init", "expected auto, model or %s here", word);
     REFUSE(m->init != INIT_MODEL && *m->model, section, "init", "contradicts [%s] model = %s; remove one of the two",
            section, m->model);
+    REFUSE(m->quantize_weights && m->zero_stage != 3, section, "quantize_weights", "needs zero_stage = 3");
+    REFUSE(m->quantize_gradients && m == &p->reference.common, section, "quantize_gradients",
+           "expected none: the reference is never trained");
+    REFUSE(m->quantize_gradients && p->layout.reduce == REDUCE_LIBRARY, section, "quantize_gradients",
+           "contradicts [layout] reduce = library, by which MPI sums fp32; remove one of the two");
+    // A block that spans a shared weight and a split one has another scale on every tensor rank.
+    REFUSE((m->quantize_weights || m->quantize_gradients) && p->layout.tensor > 1, section,
+           m->quantize_weights ? "quantize_weights" : "quantize_gradients",
+           "expected none with [layout] tensor > 1: weights that its ranks share would drift apart");
 done:
     return err;
 }

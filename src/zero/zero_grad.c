@@ -1,6 +1,6 @@
 // zero_grad.c: from a micro-batch's gradients to the step's.
 #include "base/mem.h"
-#include "comm/coll.h"
+#include "comm/coll_quant.h"
 #include "zero/zero_work.h"
 
 void zero_step_begin(ZeroState *z) {
@@ -48,7 +48,9 @@ void zero_grad_close(ZeroState *z, int block) {
         const Layout *l = z->layout;
         const int64_t part = z->grad_map.part[block];
         Dev *g = zero_work_grads(z, block), *own = dev_at(g, (size_t)(group_rank(l->zero) * part) * sizeof(float));
-        coll_reduce_scatter(l->zero, z->k, g, part * z->grad_map.shards);
+        const int64_t n = part * z->grad_map.shards;
+        if (z->room) coll_quant_reduce_scatter(l->zero, z->k, z->quant.gradient_bits, g, n, z->room);
+        else coll_reduce_scatter(l->zero, z->k, g, n);
         coll_allreduce(l->copies, z->k, DS_F32, own, part);
         fold(z, block, own, part);
     }

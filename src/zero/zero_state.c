@@ -2,6 +2,7 @@
 #include "zero/zero_state.h"
 
 #include "base/mem.h"
+#include "comm/coll_quant.h"
 #include "zero/zero_work.h"
 
 // Levels of the tree over the lanes of one rank: those at which a sum can wait for its neighbour.
@@ -13,12 +14,19 @@ static int levels_of(int turns) {
 
 static void create_gradients(ZeroState *z) {
     const Layout *l = z->layout;
-    const bool in_place = l->lanes == 1 || (l->library && z->stage < 2); // one rank with one lane; summed once a step
+    const bool in_place = // one rank with one lane; summed once a step
+        !z->quant.gradient_bits && (l->lanes == 1 || (l->library && z->stage < 2));
     if (in_place || z->stage < 2) store_create(&z->g, z->k, &z->grad_map, DS_F32, false, MEM_GRADIENTS);
     if (in_place) return;
     store_create(&z->sum, z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
     for (int i = 0; i < levels_of(l->turns); i++)
         store_create(&z->level[i], z->k, &z->grad_map, DS_F32, true, MEM_GRADIENTS);
+}
+
+static void create_room(ZeroState *z) {
+    int64_t part = 0;
+    for (int b = 0; b < z->grad_map.blocks; b++) part = ds_max(part, z->grad_map.part[b]);
+    z->room = z->k->mem_create(coll_quant_room(z->layout->zero, z->quant.gradient_bits, part), MEM_COMM);
 }
 
 void zero_create_own(const ZeroState *z, Store *s) {
@@ -27,8 +35,9 @@ void zero_create_own(const ZeroState *z, Store *s) {
 }
 
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
-                       int stage, DType dt, ZeroTraining training) {
-    const bool trained = training != ZERO_FROZEN;
+                       DType dt, ZeroKeep keep) {
+    const int stage = keep.stage;
+    const bool trained = keep.training != ZERO_FROZEN;
     const bool parts = stage == 3 || (stage >= 1 && trained);
     const int size = group_size(layout->zero);
     *z = (ZeroState){.k = k,
@@ -37,13 +46,15 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
                      .kv = kv,
                      .stage = stage,
                      .trained = trained,
-                     .offload = training == ZERO_OFFLOADED,
+                     .offload = keep.training == ZERO_OFFLOADED,
+                     .quant = keep.quant,
                      .shard = parts ? group_rank(layout->zero) : 0};
     shard_create(&z->map, weights->blocks, weights->block_count, parts ? size : 1);
     shard_create(&z->grad_map, weights->blocks, weights->block_count, size);
     store_create(&z->w, k, &z->map, dt, stage == 3, MEM_WEIGHTS);
     if (trained) {
         create_gradients(z);
+        if (keep.quant.gradient_bits) create_room(z);
         if (dt != DS_F32) zero_create_own(z, &z->master);
         zero_create_own(z, &z->m);
         zero_create_own(z, &z->v);
@@ -53,6 +64,7 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
 
 void zero_state_destroy(ZeroState *z) {
     zero_work_destroy(&z->work);
+    if (z->room) z->k->mem_destroy(z->room);
     store_destroy(&z->w);
     store_destroy(&z->g);
     store_destroy(&z->sum);

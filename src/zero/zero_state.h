@@ -14,7 +14,8 @@
 //
 // Gradients: micro-batch number j of all lanes is summed in one binary tree over the lanes; these sums are added in
 // order of j. So the bits depend on the lanes alone, not on ranks, stage or zero group. (One rank with one lane adds in
-// place, and so do stages 0 and 1 with layout->library: then MPI sums once a step, in its own order.)
+// place, and so do stages 0 and 1 with layout->library: then MPI sums once a step, in its own order. Not so gradients
+// that travel quantized.)
 #ifndef DS_ZERO_STATE_H
 #define DS_ZERO_STATE_H
 
@@ -26,6 +27,20 @@ enum { ZERO_LEVELS = 24 };
 
 // FROZEN: weights only. OFFLOADED: trained, with master weights and moments in host memory.
 typedef enum { ZERO_FROZEN, ZERO_TRAINED, ZERO_OFFLOADED } ZeroTraining;
+
+// What travels between ranks rounded to blocks of 256 elements with a scale (kernels.h, quantize): bits of an element,
+// 8 or 4; 0: it travels as it is. Weights (at stage 3 alone): everybody computes with what travels, the owner too;
+// owned parts and master weights stay exact. Gradients: every micro-batch's are rounded once, before any sum.
+typedef struct {
+    int weight_bits, gradient_bits;
+} ZeroQuant;
+
+// How a model is kept.
+typedef struct {
+    int stage; // ZeRO
+    ZeroTraining training;
+    ZeroQuant quant;
+} ZeroKeep;
 
 typedef struct {
     const Kernels *k;          // view
@@ -45,11 +60,13 @@ typedef struct {
     int64_t version;       // how often zero_weights_changed was called
     int64_t turn;          // micro-batches of this step so far
     struct ZeroWork *work; // blocks that are whole for a while
+    ZeroQuant quant;
+    Dev *room; // gradients that travel quantized; NULL: they do not
 } ZeroState;
 
 // layout and kv must outlive z. Owner: caller, zero_state_destroy. Not collective.
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
-                       int stage, DType dt, ZeroTraining training);
+                       DType dt, ZeroKeep keep);
 void zero_state_destroy(ZeroState *z);
 
 // Address of a weight (compute dtype; at stage 3 its block must be open) or of its gradient (its block must be open for

@@ -11,13 +11,15 @@ typedef struct {
     Dev *data;
     int block; // -1: none
     CollPending pending;
-} Place;
+} Place; // a block that is whole, or about to be
 
 struct ZeroWork {
     const Kernels *k;
     Place place[PLACES]; // weights, stage 3
     Dev *grad[PLACES];   // stages 2, 3; both layers' are the same
     Store all;           // between zero_gather and zero_release
+    Dev *packet;         // weights that travel quantized: room for the parts of the largest block; else NULL
+    Place *in_packet;    // whose they are, until they have landed; NULL: nobody's
 };
 
 static int place_of(const ZeroState *z, int block) {
@@ -37,6 +39,12 @@ static int64_t room(const ZeroState *z, const ShardMap *map, int place, bool any
     return most;
 }
 
+static Dev *create_packet(const ZeroState *z) {
+    int64_t most = 0;
+    for (int b = 0; b < z->map.blocks; b++) most = ds_max(most, z->map.start[b + 1] - z->map.start[b]);
+    return z->k->mem_create(kernels_quant_bytes(z->quant.weight_bits, most), MEM_COMM);
+}
+
 struct ZeroWork *zero_work_create(const ZeroState *z) {
     struct ZeroWork *work = MEM_NEW(struct ZeroWork, 1);
     work->k = z->k;
@@ -50,6 +58,7 @@ struct ZeroWork *zero_work_create(const ZeroState *z) {
                                            : z->k->mem_create((size_t)room(z, &z->grad_map, p, true) * sizeof(float),
                                                               MEM_GRADIENTS);
     }
+    if (z->stage == 3 && z->quant.weight_bits) work->packet = create_packet(z);
     return work;
 }
 
@@ -64,6 +73,7 @@ void zero_work_destroy(struct ZeroWork **pw) {
         if (work->grad[p] && p != PLACE_ODD) work->k->mem_destroy(work->grad[p]);
     }
     store_destroy(&work->all);
+    if (work->packet) work->k->mem_destroy(work->packet);
     MEM_FREE(*pw);
 }
 
@@ -79,27 +89,52 @@ Dev *zero_work_grads(const ZeroState *z, int block) {
     return z->g.data ? store_at(&z->g, block, 0) : z->work->grad[place_of(z, block)];
 }
 
-// Copies the own part to its place in `whole` and lets the others' parts come.
-static void start(const ZeroState *z, int block, Dev *whole, CollPending *pending) {
-    const int64_t part = z->map.part[block];
+// Waits for the parts of the place's block.
+static void land(const ZeroState *z, Place *p) {
+    struct ZeroWork *work = z->work;
+    coll_finish(&p->pending);
+    if (work->in_packet != p) return;
+    z->k->dequantize(z->quant.weight_bits, z->w.dtype, p->data, work->packet, z->map.part[p->block] * z->map.shards);
+    work->in_packet = NULL;
+}
+
+// Whoever has the packet lands first: one block is on its way at a time, which is as far ahead as zero_open looks.
+static void start_packet(const ZeroState *z, Place *p) {
+    struct ZeroWork *work = z->work;
+    const int64_t part = z->map.part[p->block];
+    const size_t bytes = kernels_quant_bytes(z->quant.weight_bits, part);
+    if (work->in_packet) land(z, work->in_packet);
+    z->k->quantize(z->quant.weight_bits, dev_at(work->packet, (size_t)z->shard * bytes), z->w.dtype,
+                   store_at(&z->w, p->block, 0), part);
+    coll_allgather_start(z->layout->zero, work->packet, (int64_t)bytes, 1, &p->pending);
+    work->in_packet = p;
+}
+
+// Copies the own part to its place in the whole block and lets the others' parts come.
+static void start(const ZeroState *z, Place *p) {
+    const int64_t part = z->map.part[p->block];
     const size_t size = dtype_bytes(z->w.dtype);
-    z->k->copy(dev_at(whole, (size_t)(z->shard * part) * size), store_at(&z->w, block, 0), (size_t)part * size);
-    coll_allgather_start(z->layout->zero, whole, part, size, pending);
+    if (z->work->packet) {
+        start_packet(z, p);
+        return;
+    }
+    z->k->copy(dev_at(p->data, (size_t)(z->shard * part) * size), store_at(&z->w, p->block, 0), (size_t)part * size);
+    coll_allgather_start(z->layout->zero, p->data, part, size, &p->pending);
 }
 
 static void fill(const ZeroState *z, int block) {
     Place *p = &z->work->place[place_of(z, block)];
     if (p->block == block) return;
-    coll_finish(&p->pending);
+    land(z, p);
     p->block = block;
-    start(z, block, p->data, &p->pending);
+    start(z, p);
 }
 
 void zero_open(const ZeroState *z, int block, int next) {
     if (z->stage < 3 || z->work->all.data) return;
     fill(z, block);
     if (next >= 0 && place_of(z, next) != place_of(z, block)) fill(z, next);
-    coll_finish(&z->work->place[place_of(z, block)].pending);
+    land(z, &z->work->place[place_of(z, block)]);
 }
 
 void zero_gather(const ZeroState *z) {
@@ -107,9 +142,9 @@ void zero_gather(const ZeroState *z) {
     if (z->stage < 3 || work->all.data) return;
     store_create(&work->all, z->k, &z->map, z->w.dtype, false, MEM_COMM);
     for (int b = 0; b < z->map.blocks; b++) {
-        CollPending pending = {0};
-        start(z, b, store_at(&work->all, b, 0), &pending);
-        coll_finish(&pending);
+        Place whole = {.data = store_at(&work->all, b, 0), .block = b};
+        start(z, &whole);
+        land(z, &whole);
     }
 }
 
@@ -121,6 +156,7 @@ void zero_weights_changed(ZeroState *z) {
         coll_finish(&z->work->place[p].pending);
         z->work->place[p].block = -1;
     }
+    z->work->in_packet = NULL;
     if (z->stage == 3 || z->map.shards == 1) return;
     for (int b = 0; b < z->map.blocks; b++)
         coll_allgather_dev(z->layout->zero, store_at(&z->w, b, 0), z->map.part[b], dtype_bytes(z->w.dtype));

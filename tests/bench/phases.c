@@ -56,7 +56,8 @@ static void open_model(Bench *x, Role *role, ArchHead head, DType dt, bool train
     Arch a = x->arch;
     OptimCfg cfg = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .sched = {.form = SCHED_CONSTANT, .lr = 1e-6}};
     a.head = head;
-    model_create(&role->model, x->k, &a, dt, &x->run.layout, 1, trained, NULL);
+    model_create(&role->model, x->k, &a, dt, &x->run.layout,
+                 (ZeroKeep){.stage = 1, .training = trained ? ZERO_TRAINED : ZERO_FROZEN}, NULL);
     model_init_random(&role->model, 1, -1);
     if (!trained) return;
     zero_master_reset(&role->model.zero);

@@ -35,7 +35,7 @@ static void load_weights(Case *c, const char *dir, ArchHead head) {
     if (import_open(dir, &source)) fail_msg("%s", err_text());
     Arch arch = *import_arch(source);
     arch.head = head;
-    model_create(&c->m, kernels, &arch, DS_F32, &world, 0, true, NULL);
+    model_create(&c->m, kernels, &arch, DS_F32, &world, (ZeroKeep){.training = ZERO_TRAINED}, NULL);
     const WeightList *list = import_weights(source);
     for (int i = 0; i < list->n; i++) {
         const Weight *w = weights_find_name(&c->m.weights, list->w[i].name);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # layouts.sh: the three stages as one job under many layouts: equal lanes give equal weights, bit for bit, whatever the ranks, ZeRO stage, zero
-# group and recomputation; and a job that changes its layout in the middle of a stage, too. Argument: all (every layout; default: a few).
+# group and recomputation, also where what travels is quantized; and a job that changes its layout in the middle of a stage, too. Argument: all (every
+# layout; default: a few).
 set -u
 . tests/restart/tiny.inc
 tiny_setup || { echo "FAIL layouts_setup: $(tail -n 1 "$tiny_data/build.log")"; exit 1; }
@@ -28,6 +29,17 @@ for case in $few $all; do
     elif [ "$(weights "$out")" != "$want" ]; then fail "$name" "the weights differ from those of one rank with 4 lanes"
     else ok "$name"; fi
 done
+
+# What travels quantized has other bits than the exact, and the same under every layout.
+quant="critic.quantize_gradients=int4"
+for model in actor reference reward; do quant+=" $model.quantize_weights=int8"; done
+for model in actor reward; do quant+=" $model.quantize_gradients=int8"; done
+one=$here/quantized_1 four=$here/quantized_4
+if ! run "$one" 1 $short $(stages 3 0 3) $quant; then fail quantized "$(tail -n 1 "$one.log")"
+elif ! run "$four" 4 $short $(stages 3 2 3) $quant layout.zero=2 generate.gather=block; then fail quantized "$(tail -n 1 "$four.log")"
+elif [ "$(weights "$one")" = "$want" ]; then fail quantized "the weights are those of a job without it"
+elif [ "$(weights "$four")" != "$(weights "$one")" ]; then fail quantized "the weights of 4 ranks differ from those of one with 4 lanes"
+else ok quantized; fi
 
 # From 4 ranks to 2 to 1, stage 3 to 1 to 0, in the middle of rm and of ppo.
 out=$here/moves

@@ -93,7 +93,7 @@ static Run5 train(const Shape *s, int adapted, const Group *g, LayoutWish wish, 
     Layout l;
     Run5 r;
     layout_create(&l, g, wish);
-    model_create(&m, kernels, &arch, DS_F32, &l, stage, ZERO_TRAINED, &lora);
+    model_create(&m, kernels, &arch, DS_F32, &l, (ZeroKeep){stage, ZERO_TRAINED, {0}}, &lora);
     model_init_random(&m, 5, -1);
     OptimCfg cfg = tiny_optim;
     cfg.sched.lr = 2e-3;
@@ -192,7 +192,7 @@ static void same_answers(void **state) {
             Model m;
             Layout l;
             layout_create(&l, tensor == 1 ? alone : g, (LayoutWish){.tensor = tensor});
-            model_create(&m, kernels, &arch, DS_F32, &l, 0, ZERO_FROZEN, NULL);
+            model_create(&m, kernels, &arch, DS_F32, &l, (ZeroKeep){0}, NULL);
             model_init_random(&m, 5, -1);
             generate(&m, 0, 1, 7, 40, tensor == 1 ? want : ids, tensor == 1 ? want_logp : logp,
                      tensor == 1 ? want_count : count);

@@ -28,7 +28,7 @@ static void open_fixture(Fixture *f, DType dt, double ema_beta) {
     f->arch.head_dim = f->arch.rotary_dim = 4, f->arch.ffn = 6, f->arch.vocab = 5, f->arch.max_positions = 8;
     f->arch.tied = 1;
     weights_build(&f->arch, &f->list);
-    zero_state_create(&f->z, kernels, &f->list, &world, NULL, 0, dt, true);
+    zero_state_create(&f->z, kernels, &f->list, &world, NULL, dt, (ZeroKeep){.training = ZERO_TRAINED});
     OptimCfg cfg = {
         .beta1 = 0.9,
         .beta2 = 0.95,

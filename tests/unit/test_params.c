@@ -187,6 +187,21 @@ static void test_contradictions(void **state) {
     refuses("[critic]\ninit = random\n", "t.in:2: [critic] init = random: expected auto, model or previous here");
     refuses("[actor]\nmodel = m.h5\ninit = random\n",
             "t.in:3: [actor] init = random: contradicts [actor] model = m.h5; remove one of the two");
+    refuses("[critic]\nzero_stage = 2\nquantize_weights = int8\n",
+            "t.in:3: [critic] quantize_weights = int8: needs zero_stage = 3");
+    refuses("[actor]\nzero_stage = 3\nquantize_weights = int4\n",
+            "t.in:3: [actor] quantize_weights = int4: expected one of none, int8; did you mean 'int8'?");
+    refuses("[reference]\nquantize_gradients = int8\n",
+            "t.in:2: [reference] quantize_gradients = int8: expected none: the reference is never trained");
+    refuses("[layout]\nreduce = library\n[reward]\nquantize_gradients = int4\n",
+            "t.in:4: [reward] quantize_gradients = int4: contradicts [layout] reduce = library, by which MPI sums "
+            "fp32; remove one of the two");
+    refuses("[layout]\ntensor = 2\n[critic]\nquantize_gradients = int8\n",
+            "t.in:4: [critic] quantize_gradients = int8: expected none with [layout] tensor > 1: weights that its "
+            "ranks share would drift apart");
+    refuses("[layout]\ntensor = 2\n[reward]\nzero_stage = 3\nquantize_weights = int8\n",
+            "t.in:5: [reward] quantize_weights = int8: expected none with [layout] tensor > 1: weights that its "
+            "ranks share would drift apart");
     refuses("[actor]\narch_heads = 7\n",
             "t.in: [actor] arch_width = 128 (default): expected a multiple of arch_heads = 7");
     refuses("[actor]\narch_kv_heads = 3\n", "t.in:2: [actor] arch_kv_heads = 3: expected a divisor of arch_heads = 4");
