@@ -32,6 +32,9 @@ static void host_destroy(void *p, size_t bytes) {
 
 static void copy_in(Dev *dst, const void *src_host, size_t bytes) { (void)dst, (void)src_host, (void)bytes; }
 static void copy(Dev *dst, const Dev *src, size_t bytes) { (void)dst, (void)src, (void)bytes; }
+static void copy_2d(Dev *dst, size_t dst_pitch, const Dev *src, size_t src_pitch, size_t width_bytes, int64_t rows) {
+    (void)dst, (void)dst_pitch, (void)src, (void)src_pitch, (void)width_bytes, (void)rows;
+}
 static void zero(Dev *dst, size_t bytes) { (void)dst, (void)bytes; }
 static void low_rank_fwd(DType dt, Dev *y, const Dev *w, const Dev *b, const Dev *a, float scale, int64_t out,
                          int64_t rank, int64_t in) {
@@ -57,6 +60,7 @@ const Kernels kernels_dry = {.name = "dry",
                              .host_destroy = host_destroy,
                              .copy_in = copy_in,
                              .copy = copy,
+                             .copy_2d = copy_2d,
                              .zero = zero,
                              .add = add,
                              .axpy = axpy,

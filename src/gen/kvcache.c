@@ -34,8 +34,7 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
     p->shared = shared;
     p->layer_bytes = pool_bytes(a, m->dt, blocks, block);
     const size_t all = p->layer_bytes * (size_t)(2 * a->layers);
-    if (shared) workspace_need(shared, all);
-    else p->arena = m->k->mem_create(all, MEM_KV);
+    if (!shared) p->arena = m->k->mem_create(all, MEM_KV);
     p->call = m->k->mem_create((size_t)blocks * sizeof(int32_t), MEM_KV);
     for (int64_t i = 0; i < a->layers; i++)
         p->layer[i] = (KvCache){.kv_heads = a->kv_heads, .block = block, .table = p->call, .table_ld = ld};
@@ -43,7 +42,10 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
 }
 
 void kvcache_begin(KvPool *p) {
-    if (p->shared) p->arena = p->shared->data;
+    if (p->shared) {
+        workspace_need(p->shared, p->layer_bytes * (size_t)(2 * p->layers));
+        p->arena = p->shared->data;
+    }
     for (int64_t i = 0; i < p->layers; i++) {
         p->layer[i].k = dev_at(p->arena, p->layer_bytes * (size_t)(2 * i));
         p->layer[i].v = dev_at(p->arena, p->layer_bytes * (size_t)(2 * i + 1));

@@ -61,6 +61,16 @@ void model_grad_close(Model *m, int block) {
     else zero_grad_close(&m->zero, block);
 }
 
+void model_widen(const Model *m, int layers) {
+    zero_widen(&m->zero, layers);
+    if (m->lora) zero_widen(&m->lora->base, layers);
+}
+
+void model_prefetch(const Model *m, int block) {
+    zero_prefetch(&m->zero, block);
+    if (m->lora) zero_prefetch(&m->lora->base, block);
+}
+
 void model_gather(const Model *m) {
     if (m->lora) lora_gather(m);
     else zero_gather(&m->zero);
@@ -219,7 +229,7 @@ void model_bwd(Model *m, Acts *a) {
 }
 
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
-    const ZeroState *z = &m->zero;
+    ZeroState *z = &m->zero;
     int64_t own_first = 0, own_n = n;
     if (m->lora) z = lora_home(m, w, &w);
     if (z->w.owned_only) shard_cut(&z->map, w->block, z->shard, w->offset + first, n, &own_first, &own_n);
@@ -231,8 +241,7 @@ void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const
         for (int64_t i = 0; i < own_n; i++) half[i] = f32_to_bf16(values[own_first + i]);
         from = half;
     }
-    m->k->copy_in(zero_own_weight(z, w->block, w->offset + first + own_first), from,
-                  (size_t)own_n * dtype_bytes(z->w.dtype));
+    zero_set(z, w->block, w->offset + first + own_first, own_n, from);
     mem_free(half);
 }
 

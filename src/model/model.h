@@ -58,6 +58,10 @@ void model_grad_open(Model *m, int block);
 Dev *model_grad(const Model *m, int block, WeightRole role);
 void model_grad_close(Model *m, int block);
 
+// As zero_widen, zero_prefetch.
+void model_widen(const Model *m, int layers);
+void model_prefetch(const Model *m, int block);
+
 // All blocks are whole until model_release: for generation. As zero_gather, zero_release.
 void model_gather(const Model *m);
 void model_release(const Model *m);

@@ -42,6 +42,11 @@ static AdapterCfg adapters(const ModelParams *keys) {
                         .only = keys->only_optimize_lora};
 }
 
+static ZeroTraining training_of(Offload offload, bool trained) {
+    if (trained) return offload == OFFLOAD_NONE ? ZERO_TRAINED : ZERO_OFFLOADED;
+    return offload == OFFLOAD_WEIGHTS ? ZERO_HOST : ZERO_FROZEN;
+}
+
 Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const char *what) {
     if (tensor > arch_part_limit(a))
         return err_set(DS_ERR_PARAMS,
@@ -59,9 +64,7 @@ void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const
                       const ModelParams *keys, bool trained) {
     const AdapterCfg cfg = adapters(keys);
     const ZeroKeep keep = {.stage = (int)keys->zero_stage,
-                           .training = !trained                           ? ZERO_FROZEN
-                                       : keys->offload == OFFLOAD_MOMENTS ? ZERO_OFFLOADED
-                                                                          : ZERO_TRAINED,
+                           .training = training_of(keys->offload, trained),
                            .quant = {params_quant_bits(keys->quantize_weights),
                                      trained ? params_quant_bits(keys->quantize_gradients) : 0}};
     model_create(m, k, a, dt, layout, keep, trained ? &cfg : NULL);

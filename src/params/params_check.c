@@ -94,6 +94,8 @@ static Err check_built_model(const Params *p, const char *section, const ModelPa
     REFUSE(m->lora_rank > 0 && m == &p->reference.common, section, "lora_rank", "expected 0: this model is frozen");
     REFUSE(m->arch[0] && !m->model[0] && m != &p->actor.common, section, "arch",
            "only [actor] begins a new model; here it tells a plan the shape of model = FILE, which is missing");
+    REFUSE(m->offload == OFFLOAD_WEIGHTS && m->quantize_weights != QUANT_NONE, section, "quantize_weights",
+           "expected none with offload = weights");
     REFUSE(m->only_optimize_lora && m->lora_rank == 0, section, "only_optimize_lora",
            "expected no where lora_rank = 0");
 done:
@@ -104,7 +106,12 @@ static Err check_built(const Params *p) {
     Err err = DS_OK;
     char at[1024];
     REFUSE(p->job.device == DEVICE_CUDA, "job", "device", "the CUDA back end is not built; expected cpu");
-    REFUSE(p->generate.tensor > 1, "generate", "tensor", "not built yet; expected 1");
+    REFUSE(p->generate.tensor > 1 && p->layout.tensor > 1, "generate", "tensor",
+           "expected 1 with [layout] tensor = %lld: then generation has the layout of training",
+           (long long)p->layout.tensor);
+    REFUSE(p->generate.tensor > 1 && p->generate.gather == GATHER_BLOCK, "generate", "gather",
+           "expected whole with [generate] tensor = %lld: the parts are made once a rollout",
+           (long long)p->generate.tensor);
     DS_TRY(check_built_model(p, "actor", &p->actor.common));
     DS_TRY(check_built_model(p, "critic", &p->critic.common));
     DS_TRY(check_built_model(p, "reference", &p->reference.common));

@@ -3,8 +3,7 @@
 
 #include "base/mem.h"
 #include "comm/coll.h"
-#include "gen/kvcache.h"
-#include "gen/decode.h"
+#include "gen/hybrid.h"
 #include "model/new_model.h"
 #include "optim/optim.h"
 #include "plan/plan.h"
@@ -14,6 +13,7 @@
 typedef struct {
     const Params *p;
     const PlanModels *all;
+    int ranks;
     Layout layout;
     PhasePlan *out;
     Model model[ROLES];
@@ -21,7 +21,7 @@ typedef struct {
     Acts acts[8];
     int n_acts;
     Workspace workspace; // of ppo
-    Gen *gen;
+    Hybrid *gen;
 } Dry;
 
 static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
@@ -107,7 +107,7 @@ static void close_phase(Dry *d) {
         if (tag != MEM_HOST) x->total += x->bytes[tag];
     }
     for (int r = 0; r < ROLES; r++) x->checkpoint += checkpoint_bytes(d, (PlanRole)r);
-    gen_destroy(&d->gen);
+    hybrid_destroy(&d->gen);
     for (int i = 0; i < d->n_acts; i++) acts_destroy(&d->acts[i]);
     for (int r = 0; r < ROLES; r++) {
         if (d->optim[r].z) optim_destroy(&d->optim[r]);
@@ -167,11 +167,11 @@ static void plan_ppo(Dry *d) {
     add_acts(d, ROLE_REFERENCE, false, room, &d->workspace);
     add_acts(d, ROLE_CRITIC, false, room, &d->workspace);
     if (has_reward) add_acts(d, ROLE_REWARD, false, room, &d->workspace);
-    d->gen = gen_create(&d->model[ROLE_ACTOR], ds_min(p->generate.batch, ds_ceil_div(answers, ranks)), longest, micro,
-                        p->generate.kv_block, &d->workspace);
-    gen_reserve(d->gen, p->generate.max_prompt);
-    if (p->generate.gather == GATHER_WHOLE) model_gather(&d->model[ROLE_ACTOR]);
-    model_release(&d->model[ROLE_ACTOR]);
+    const HybridCfg hybrid = hybrid_config(p, d->ranks, ranks);
+    d->gen = hybrid_create(&d->model[ROLE_ACTOR], &d->layout, NULL, d->ranks, &hybrid, &d->workspace);
+    if (!hybrid_exact(d->gen)) add_acts(d, ROLE_ACTOR, false, room, &d->workspace);
+    hybrid_enter(d->gen);
+    hybrid_leave(d->gen);
     d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
     dry_step(d, ROLE_ACTOR, d->out->turns, micro);
     dry_step(d, ROLE_CRITIC, d->out->turns, micro);
@@ -187,7 +187,7 @@ static void set_seconds(PhasePlan *x, const Params *p, double steps) {
 Err plan_make(const Params *p, int ranks, Plan *plan) {
     Err err = DS_OK;
     PlanModels models = {0};
-    Dry d = {.p = p, .all = &models, .workspace = {.k = &kernels_dry}};
+    Dry d = {.p = p, .all = &models, .ranks = ranks, .workspace = {.k = &kernels_dry}};
     *plan = (Plan){0};
     DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
     const LayoutWish wish = {p->layout.tensor, p->layout.zero, p->layout.lanes};

@@ -194,16 +194,13 @@ Err ppo_setup_open(Run *run, Ppo *s) {
                       p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK,
                       &s->workspace);
     count_steps(run, s);
-    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt, size = group_size(run->layout.data);
-    s->gen = gen_create(&s->actor.model, ds_min(p->generate.batch, ds_ceil_div(answers, size)),
-                        p->generate.max_prompt + p->generate.max_answer, p->ppo.train.micro_tokens,
-                        p->generate.kv_block, &s->workspace);
-    rollout_create_scorer(&s->scorer, &s->reference.model, &s->critic.model, has_reward(run) ? &s->reward.model : NULL,
-                          p->ppo.train.micro_tokens, p->generate.temperature, &s->workspace);
-    const int64_t longest = p->generate.max_prompt + p->generate.max_answer,
-                  room = ds_max(p->ppo.train.micro_tokens, longest);
-    gen_reserve(s->gen, p->generate.max_prompt);
-    if (p->generate.gather == GATHER_BLOCK && s->actor.model.zero.stage == 3) gen_together(s->gen, run->layout.zero);
+    const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt;
+    const HybridCfg hybrid = hybrid_config(p, group_size(run->world), group_size(run->layout.data));
+    s->gen = hybrid_create(&s->actor.model, &run->layout, run->world, group_size(run->world), &hybrid, &s->workspace);
+    rollout_create_scorer(&s->scorer, hybrid_exact(s->gen) ? NULL : &s->actor.model, &s->reference.model,
+                          &s->critic.model, has_reward(run) ? &s->reward.model : NULL, p->ppo.train.micro_tokens,
+                          p->generate.temperature, &s->workspace);
+    const int64_t room = ds_max(p->ppo.train.micro_tokens, hybrid.max_tokens);
     rollout_reserve_scorer(&s->scorer, room);
     acts_reserve(&s->update.actor_acts, s->update.ptx ? ds_max(room, feed_room(&s->ptx)) : room, room);
     acts_reserve(&s->update.critic_acts, room, room);
@@ -218,7 +215,7 @@ done:
 
 void ppo_setup_close(Ppo *s) {
     if (!s) return;
-    gen_destroy(&s->gen);
+    hybrid_destroy(&s->gen);
     rollout_destroy_scorer(&s->scorer);
     ppo_update_destroy(&s->update);
     workspace_destroy(&s->workspace);

@@ -15,7 +15,7 @@ typedef struct {
     int64_t *usable, n_usable;           // prompt records that are short enough, of the training and
     int64_t *usable_eval, n_usable_eval; // the held-out part
     Workspace workspace; // activations and KV cache: generation, scoring and the training of both models take turns
-    Gen *gen;
+    Hybrid *gen;
     GenCfg gen_cfg;
     int32_t stop_id;
     Scorer scorer;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/agree.h"
+#include "gen/hybrid.h"
 #include "model/load.h"
 #include "model/new_model.h"
 
@@ -79,6 +80,7 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
                        : err_set(DS_ERR_PARAMS,
                                  "[actor] init = random needs a tokenizer in the data set, or [actor] model = FILE");
     }
+    if (!err && spec->head == ARCH_HEAD_LM) err = hybrid_check(&arch, group_size(run->world), run->p->generate.tensor);
     if (!err) err = new_model_check(&arch, group_size(run->layout.tensor), spec->keys, spec->name);
     DS_TRY(agree_err(run->world, err));
     new_model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, spec->keys,

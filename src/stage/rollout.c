@@ -29,10 +29,10 @@ void rollout_free(Rollout *r) {
 // What travels of an answer: these words, then its ids, then its log-probs.
 enum { WIRE_INDEX, WIRE_N, WIRE_STOP, WIRE_HEAD };
 
-static GenRequest *make_requests(const Run *run, const Prompts *p, int64_t samples, int64_t max_answer, uint64_t key,
+static GenRequest *make_requests(const Group *data, const Prompts *p, int64_t samples, int64_t max_answer, uint64_t key,
                                  int64_t *n) {
     const int64_t answers = p->n * samples;
-    const int rank = group_rank(run->layout.data), size = group_size(run->layout.data);
+    const int rank = group_rank(data), size = group_size(data);
     GenRequest *req = MEM_NEW(GenRequest, answers / size + 1);
     *n = 0;
     for (int64_t i = rank; i < answers; i += size) {
@@ -48,12 +48,12 @@ static GenRequest *make_requests(const Run *run, const Prompts *p, int64_t sampl
 }
 
 // This rank's answers as one array of 32-bit words.
-static int32_t *pack_answers(const Run *run, const GenRequest *req, int64_t n, int64_t *words) {
+static int32_t *pack_answers(const Group *data, const GenRequest *req, int64_t n, int64_t *words) {
     *words = 0;
     for (int64_t i = 0; i < n; i++) *words += WIRE_HEAD + 2 * req[i].n;
     int32_t *wire = MEM_NEW(int32_t, *words), *at = wire;
     for (int64_t i = 0; i < n; i++) {
-        at[WIRE_INDEX] = (int32_t)(group_rank(run->layout.data) + i * group_size(run->layout.data));
+        at[WIRE_INDEX] = (int32_t)(group_rank(data) + i * group_size(data));
         at[WIRE_N] = (int32_t)req[i].n;
         at[WIRE_STOP] = req[i].stop;
         memcpy(at + WIRE_HEAD, req[i].ids, (size_t)req[i].n * sizeof *at);
@@ -87,20 +87,21 @@ static void unpack_answers(const int32_t *wire, int64_t words, Rollout *r) {
     }
 }
 
-void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prompts, int64_t samples,
-                      int64_t max_answer, uint64_t key, Rollout *out) {
+void rollout_generate(Hybrid *h, const GenCfg *cfg, const Prompts *prompts, int64_t samples, int64_t max_answer,
+                      uint64_t key, Rollout *out) {
     double start = clock_now();
+    const Group *data = hybrid_data(h);
     int64_t n, words;
     *out = (Rollout){.answers = prompts->n * samples, .samples = samples, .prompts = prompts};
-    GenRequest *req = make_requests(run, prompts, samples, max_answer, key, &n);
-    if (run->p->generate.gather == GATHER_WHOLE) model_gather(gen_model(gen));
-    gen_run(gen, cfg, req, n, NULL, NULL);
-    model_release(gen_model(gen));
-    int32_t *wire = pack_answers(run, req, n, &words);
+    GenRequest *req = make_requests(data, prompts, samples, max_answer, key, &n);
+    hybrid_enter(h);
+    hybrid_run(h, cfg, req, n);
+    hybrid_leave(h);
+    int32_t *wire = pack_answers(data, req, n, &words);
     void *all = NULL;
-    size_t *offset = MEM_NEW(size_t, group_size(run->layout.data) + 1);
-    coll_allgatherv(run->layout.data, wire, (size_t)words * sizeof *wire, &all, offset);
-    unpack_answers(all, (int64_t)(offset[group_size(run->layout.data)] / sizeof *wire), out);
+    size_t *offset = MEM_NEW(size_t, group_size(data) + 1);
+    coll_allgatherv(data, wire, (size_t)words * sizeof *wire, &all, offset);
+    unpack_answers(all, (int64_t)(offset[group_size(data)] / sizeof *wire), out);
     for (int64_t i = 0; i < n; i++) {
         mem_free(req[i].ids);
         mem_free(req[i].logp);
@@ -149,35 +150,39 @@ void rollout_batch(const Rollout *r, const int64_t *item, int64_t n, Batch *b, i
 
 // ---- scoring ----
 
-void rollout_create_scorer(Scorer *s, const Model *reference, const Model *critic, const Model *reward,
-                           int64_t micro_tokens, double temperature, Workspace *shared) {
-    *s = (Scorer){.reference = reference,
+void rollout_create_scorer(Scorer *s, const Model *actor, const Model *reference, const Model *critic,
+                           const Model *reward, int64_t micro_tokens, double temperature, Workspace *shared) {
+    *s = (Scorer){.actor = actor,
+                  .reference = reference,
                   .critic = critic,
                   .reward = reward,
                   .micro_tokens = micro_tokens,
                   .inv_temperature = (float)(1 / temperature)};
+    if (actor) acts_create(&s->actor_acts, actor->k, &actor->part, actor->dt, false, false);
     if (reference) acts_create(&s->reference_acts, reference->k, &reference->part, reference->dt, false, false);
     if (critic) acts_create(&s->critic_acts, critic->k, &critic->part, critic->dt, false, false);
     if (reward) acts_create(&s->reward_acts, reward->k, &reward->part, reward->dt, false, false);
-    Acts *const list[] = {&s->reference_acts, &s->critic_acts, &s->reward_acts};
+    Acts *const list[] = {&s->actor_acts, &s->reference_acts, &s->critic_acts, &s->reward_acts};
     for (int i = 0; shared && i < DS_COUNT(list); i++) acts_share(list[i], shared, 0);
 }
 
 void rollout_reserve_scorer(Scorer *s, int64_t tokens) {
+    if (s->actor) acts_reserve(&s->actor_acts, tokens, tokens);
     if (s->reference) acts_reserve(&s->reference_acts, tokens, tokens);
     if (s->critic) acts_reserve(&s->critic_acts, tokens, tokens);
     if (s->reward) acts_reserve(&s->reward_acts, tokens, tokens);
 }
 
 void rollout_destroy_scorer(Scorer *s) {
+    acts_destroy(&s->actor_acts);
     acts_destroy(&s->reference_acts);
     acts_destroy(&s->critic_acts);
     acts_destroy(&s->reward_acts);
     *s = (Scorer){0};
 }
 
-// Scores of one micro-batch, appended to wire: for each action its reference log-prob, then its value; for each answer
-// its score.
+// Scores of one micro-batch, appended to wire: for each action its reference log-prob, its value, its log-prob; for
+// each answer its score.
 typedef struct {
     Scorer *s;
     Rollout *r;
@@ -186,19 +191,26 @@ typedef struct {
     float *wire;
     int64_t words;
 } Scoring;
+enum { SCORES = 3 }; // of an action
+
+static void score_lm(Scoring *x, const Model *m, Acts *acts, int64_t n_rows, float *logp) {
+    model_fwd(m, acts, &x->b, n_rows, NULL);
+    head_lm_score(m, acts, x->rows, x->target, n_rows, x->s->inv_temperature, logp, NULL);
+}
 
 static void score_micro(Scoring *x, const int64_t *item, int64_t n) {
     Scorer *s = x->s;
     Batch *b = &x->b;
     int64_t n_rows;
     rollout_batch(x->r, item, n, b, x->rows, x->action, &n_rows);
-    float *logp = x->wire + x->words, *values = logp + n_rows, *scores = values + n_rows;
-    x->words += 2 * n_rows + n;
-    for (int64_t i = 0; i < n_rows; i++) x->target[i] = x->r->ids[x->action[i]];
-    if (s->reference) {
-        model_fwd(s->reference, &s->reference_acts, b, n_rows, NULL);
-        head_lm_score(s->reference, &s->reference_acts, x->rows, x->target, n_rows, s->inv_temperature, logp, NULL);
+    float *logp_ref = x->wire + x->words, *values = logp_ref + n_rows, *logp = values + n_rows, *scores = logp + n_rows;
+    x->words += SCORES * n_rows + n;
+    for (int64_t i = 0; i < n_rows; i++) {
+        x->target[i] = x->r->ids[x->action[i]];
+        logp[i] = x->r->logp[x->action[i]];
     }
+    if (s->actor) score_lm(x, s->actor, &s->actor_acts, n_rows, logp);
+    if (s->reference) score_lm(x, s->reference, &s->reference_acts, n_rows, logp_ref);
     if (s->critic) {
         model_fwd(s->critic, &s->critic_acts, b, n_rows, NULL);
         head_scalar_fwd(s->critic, &s->critic_acts, x->rows, n_rows, values);
@@ -214,8 +226,8 @@ static void score_micro(Scoring *x, const int64_t *item, int64_t n) {
 static const float *take_scores(const PackBatches *own, const float *at, Rollout *r) {
     for (int64_t m = 0; m < own->n; m++) {
         const int64_t *item = own->item + own->start[m], n = own->start[m + 1] - own->start[m];
-        float *const to[] = {r->logp_ref, r->values};
-        for (int which = 0; which < DS_COUNT(to); which++)
+        float *const to[SCORES] = {r->logp_ref, r->values, r->logp};
+        for (int which = 0; which < SCORES; which++)
             for (int64_t i = 0; i < n; i++) {
                 int64_t count = r->starts[item[i] + 1] - r->starts[item[i]];
                 memcpy(to[which] + r->starts[item[i]], at, (size_t)count * sizeof *at);
@@ -239,7 +251,7 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
                  .rows = MEM_NEW(int32_t, actions + r->answers),
                  .action = MEM_NEW(int32_t, actions),
                  .target = MEM_NEW(int32_t, actions),
-                 .wire = MEM_NEW(float, 2 * actions + r->answers)};
+                 .wire = MEM_NEW(float, SCORES *actions + r->answers)};
     for (int64_t t = 0; t < pack_turns(&deal, size); t++) {
         const int64_t *item, n = pack_turn(&deal, size, rank, t, &item);
         score_micro(&x, item, n);

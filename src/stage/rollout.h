@@ -7,7 +7,7 @@
 #define DS_ROLLOUT_H
 
 #include "data/pack.h"
-#include "gen/decode.h"
+#include "gen/hybrid.h"
 #include "loss/gae.h"
 #include "loss/kl.h"
 #include "stage/checker.h"
@@ -38,23 +38,25 @@ void rollout_free(Rollout *r); // Not collective. Accepts a zero one
 
 // Samples answers: each rank its share, then all ranks get all. key: makes the draws of this rollout different from
 // others. Collective on run->world.
-void rollout_generate(Run *run, Gen *gen, const GenCfg *cfg, const Prompts *prompts, int64_t samples,
-                      int64_t max_answer, uint64_t key, Rollout *out);
+void rollout_generate(Hybrid *h, const GenCfg *cfg, const Prompts *prompts, int64_t samples, int64_t max_answer,
+                      uint64_t key, Rollout *out);
 
 // The models that score, each with activations of its own; NULL: not scored (zeros). One call a micro-batch goes
 // through all.
 typedef struct {
+    const Model *actor; // only where generation's log-probs are not those of training: they are replaced
     const Model *reference, *critic, *reward;
-    Acts reference_acts, critic_acts, reward_acts;
+    Acts actor_acts, reference_acts, critic_acts, reward_acts;
     int64_t micro_tokens;
     float inv_temperature;
 } Scorer;
-void rollout_create_scorer(Scorer *s, const Model *reference, const Model *critic, const Model *reward,
-                           int64_t micro_tokens, double temperature, Workspace *shared); // Not collective
+void rollout_create_scorer(Scorer *s, const Model *actor, const Model *reference, const Model *critic,
+                           const Model *reward, int64_t micro_tokens, double temperature,
+                           Workspace *shared);          // Not collective
 void rollout_reserve_scorer(Scorer *s, int64_t tokens); // room for micro-batches of so many. Not collective
 void rollout_destroy_scorer(Scorer *s);                 // Not collective
 
-// Fills logp_ref, values, score. Collective on run->world.
+// Fills logp_ref, values, score (and logp anew, with an actor). Collective on run->world.
 void rollout_score(Run *run, Scorer *s, Rollout *r);
 
 // Fills truth by the checker from the decoded texts; nothing without a checker. Not collective.

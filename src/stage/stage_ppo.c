@@ -50,7 +50,7 @@ static Means means_of(const Rollout *r) {
 
 // Answers the prompts and scores them.
 static void experience(Run *run, Ppo *s, const Prompts *prompts, int64_t samples, uint64_t key, Rollout *r) {
-    rollout_generate(run, s->gen, &s->gen_cfg, prompts, samples, run->p->generate.max_answer, key, r);
+    rollout_generate(s->gen, &s->gen_cfg, prompts, samples, run->p->generate.max_answer, key, r);
     rollout_score(run, &s->scorer, r);
     rollout_check(run, s->checker, r);
     if (run->p->ppo.reward_source == REWARD_CHECKER)
@@ -92,7 +92,7 @@ static Err show(Run *run, Ppo *s, const char *when) {
     DS_TRY(agree_err(run->world, ppo_setup_eval_prompts(run, s, &prompts)));
     prompts.n = ds_min(prompts.n, run->p->job.show_prompts);
     if (prompts.n == 0 || !run->tok) goto done;
-    rollout_generate(run, s->gen, &cfg, &prompts, 1, run->p->generate.max_answer, rollout_key(KEY_SHOW, 0), &r);
+    rollout_generate(s->gen, &cfg, &prompts, 1, run->p->generate.max_answer, rollout_key(KEY_SHOW, 0), &r);
     for (int64_t i = 0; i < prompts.n; i++) {
         char *question = tok_text(run->tok, prompts.ids + prompts.start[i], prompts.start[i + 1] - prompts.start[i]);
         char *answer = tok_text(run->tok, r.ids + r.starts[i], r.starts[i + 1] - r.starts[i]);

@@ -12,15 +12,17 @@ typedef struct {
     DType dtype;
     bool owned_only; // holds one owner's parts (master weights, moments), not whole blocks
     Dev *data;
-    float *host; // NULL, or where the elements are; then data is room for one lease
+    void *host; // NULL, or where the elements are; then data is room for one lease, or NULL
 } Store;
 
 // Zeroed. owned_only: shard_owned elements, else shard_total. Owner: caller, store_destroy.
 void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only, MemTag tag);
 void store_destroy(Store *s);
 
-// Fp32 owned parts in host memory, zeroed; they come to the device by store_lease.
-void store_create_host(Store *s, const Kernels *k, const ShardMap *map);
+// Owned parts in host memory, zeroed; leased: fp32, and they come to the device by store_lease.
+void store_create_host(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool leased);
+// Their address.
+void *store_host(const Store *s, int block, int64_t offset);
 
 // Address of element `offset` of a block: of the whole block, or, for an owned-only store, of the owner's part.
 Dev *store_at(const Store *s, int block, int64_t offset);

@@ -8,12 +8,14 @@
 // {.k = kernels} is an empty one. Owner: caller, workspace_destroy.
 typedef struct {
     const Kernels *k; // view
-    Dev *data;
+    Dev *data;        // NULL until it is needed, and after workspace_release
     size_t bytes;
 } Workspace;
 
 // At least so many bytes; when it grows it moves, and users must look at `data` again.
 void workspace_need(Workspace *a, size_t bytes);
 void workspace_destroy(Workspace *a); // accepts an empty one
+// Gives the memory back until the next workspace_need, which takes as much again.
+void workspace_release(Workspace *a);
 
 #endif

@@ -1,6 +1,8 @@
 // zero_state.c: what is allocated, and where an element lies.
 #include "zero/zero_state.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "comm/coll_quant.h"
 #include "zero/zero_work.h"
@@ -30,14 +32,14 @@ static void create_room(ZeroState *z) {
 }
 
 void zero_create_own(const ZeroState *z, Store *s) {
-    if (z->offload) store_create_host(s, z->k, &z->map);
+    if (z->offload) store_create_host(s, z->k, &z->map, DS_F32, true);
     else store_create(s, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
 }
 
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
                        DType dt, ZeroKeep keep) {
     const int stage = keep.stage;
-    const bool trained = keep.training != ZERO_FROZEN;
+    const bool trained = keep.training >= ZERO_TRAINED;
     const bool parts = stage == 3 || (stage >= 1 && trained);
     const int size = group_size(layout->zero);
     *z = (ZeroState){.k = k,
@@ -51,7 +53,9 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
                      .shard = parts ? group_rank(layout->zero) : 0};
     shard_create(&z->map, weights->blocks, weights->block_count, parts ? size : 1);
     shard_create(&z->grad_map, weights->blocks, weights->block_count, size);
-    store_create(&z->w, k, &z->map, dt, stage == 3, MEM_WEIGHTS);
+    if (keep.training == ZERO_HOST) store_create_host(&z->w, k, &z->map, dt, false);
+    else if (keep.training == ZERO_LATER) z->w = (Store){.map = &z->map, .k = k, .dtype = dt};
+    else store_create(&z->w, k, &z->map, dt, stage == 3, MEM_WEIGHTS);
     if (trained) {
         create_gradients(z);
         if (keep.quant.gradient_bits) create_room(z);
@@ -79,7 +83,7 @@ void zero_state_destroy(ZeroState *z) {
 Dev *zero_weight(const ZeroState *z, int block, WeightRole role) {
     const Weight *w = weights_find(z->weights, block, role);
     if (!w) return NULL;
-    Dev *base = z->stage == 3 ? zero_work_weights(z, block) : store_at(&z->w, block, 0);
+    Dev *base = zero_in_places(z) ? zero_work_weights(z, block) : store_at(&z->w, block, 0);
     return dev_at(base, (size_t)w->offset * dtype_bytes(z->w.dtype));
 }
 
@@ -117,6 +121,20 @@ void zero_master_return(const ZeroState *z, int block, int64_t offset, int64_t n
 
 Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset) {
     return z->stage == 0 || !z->sum.data ? store_at(&z->g, block, offset) : own_at(z, &z->sum, block, offset);
+}
+
+void zero_take(ZeroState *z) { store_create(&z->w, z->k, &z->map, z->w.dtype, false, MEM_COMM); }
+
+void zero_drop(ZeroState *z) {
+    const DType dt = z->w.dtype;
+    store_destroy(&z->w);
+    z->w = (Store){.map = &z->map, .k = z->k, .dtype = dt};
+}
+
+void zero_set(ZeroState *z, int block, int64_t offset, int64_t n, const void *values) {
+    const size_t bytes = (size_t)n * dtype_bytes(z->w.dtype);
+    if (z->w.host) memcpy(store_host(&z->w, block, offset - z->shard * z->map.part[block]), values, bytes);
+    else z->k->copy_in(zero_own_weight(z, block, offset), values, bytes);
 }
 
 static void each_own_part(ZeroState *z, void (*what)(ZeroState *z, int block, int64_t first, int64_t n)) {

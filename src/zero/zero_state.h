@@ -25,8 +25,10 @@
 
 enum { ZERO_LEVELS = 24 };
 
-// FROZEN: weights only. OFFLOADED: trained, with master weights and moments in host memory.
-typedef enum { ZERO_FROZEN, ZERO_TRAINED, ZERO_OFFLOADED } ZeroTraining;
+// FROZEN: weights only. LATER: so, without memory for them until zero_take. HOST: so, in host memory, from which a
+// block comes to the device when it is opened. TRAINED. OFFLOADED: trained, with master weights and moments in host
+// memory.
+typedef enum { ZERO_FROZEN, ZERO_LATER, ZERO_HOST, ZERO_TRAINED, ZERO_OFFLOADED } ZeroTraining;
 
 // What travels between ranks rounded to blocks of 256 elements with a scale (kernels.h, quantize): bits of an element,
 // 8 or 4; 0: it travels as it is. Weights (at stage 3 alone): everybody computes with what travels, the owner too;
@@ -90,8 +92,20 @@ Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset);
 // ---- weights ----
 
 // The block's weights can be used until two more layers are opened; those of `next` (-1: none) begin to travel. Stages
-// 0 to 2: nothing to do. Collective on the zero group at stage 3.
+// 0 to 2: nothing to do, but for weights in host memory. Collective on the zero group at stage 3.
 void zero_open(const ZeroState *z, int block, int next);
+
+// To open many blocks one after the other: so many layers travel at a time, from now on (2: as before), when they are
+// asked for in advance. What is open is lost. Not collective; collective as zero_open.
+void zero_widen(const ZeroState *z, int layers);
+void zero_prefetch(const ZeroState *z, int block);
+
+// Memory for the weights of a state made with ZERO_LATER, zeroed; they are lost with zero_drop. Not collective.
+void zero_take(ZeroState *z);
+void zero_drop(ZeroState *z);
+
+// n elements of a block from `offset` on (which this rank keeps) = host values in compute dtype. Not collective.
+void zero_set(ZeroState *z, int block, int64_t offset, int64_t n, const void *values);
 
 // All blocks are whole until zero_release: for generation, which the ranks do each for itself. Collective on the zero
 // group at stage 3.

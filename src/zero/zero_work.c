@@ -1,11 +1,12 @@
-// zero_work.c: stage 3 gathers weights into four places: the embedding's, two for layers in turn, the head's. Stage 2
-// has three for gradients. What was gathered stays valid until the place is taken or the weights change.
+// zero_work.c: weights that are not whole in place (stage 3, or in host memory) come into places: the embedding's, some
+// for layers in turn, the head's. Stage 2 has three for gradients. What came stays valid until the place is taken or
+// the weights change.
 #include "zero/zero_work.h"
 
 #include "base/mem.h"
 #include "comm/coll.h"
 
-enum { PLACE_EMBED, PLACE_EVEN, PLACE_ODD, PLACE_HEAD, PLACES };
+enum { LAYERS = 2 }; // that are whole at a time: one is used, the next one travels
 
 typedef struct {
     Dev *data;
@@ -15,28 +16,48 @@ typedef struct {
 
 struct ZeroWork {
     const Kernels *k;
-    Place place[PLACES]; // weights, stage 3
-    Dev *grad[PLACES];   // stages 2, 3; both layers' are the same
-    Store all;           // between zero_gather and zero_release
-    Dev *packet;         // weights that travel quantized: room for the parts of the largest block; else NULL
-    Place *in_packet;    // whose they are, until they have landed; NULL: nobody's
+    Place embed, head, *layer; // layer: [n_layers]
+    int n_layers;
+    Dev *grad_embed, *grad_layer, *grad_head; // stages 2, 3
+    Store all;                                // between zero_gather and zero_release
+    Dev *packet;      // weights that travel quantized: room for the parts of the largest block; else NULL
+    Place *in_packet; // whose they are, until they have landed; NULL: nobody's
 };
 
-static int place_of(const ZeroState *z, int block) {
-    if (block == 0) return PLACE_EMBED;
-    return block == z->map.blocks - 1 ? PLACE_HEAD : block % 2 ? PLACE_ODD : PLACE_EVEN;
+static bool is_layer(const ZeroState *z, int block) { return block > 0 && block < z->map.blocks - 1; }
+
+static Place *place_of(const ZeroState *z, int block) {
+    struct ZeroWork *work = z->work;
+    if (is_layer(z, block)) return &work->layer[block % work->n_layers];
+    return block == 0 ? &work->embed : &work->head;
 }
 
-// Elements of the largest padded block that lives in a place.
-static int64_t room(const ZeroState *z, const ShardMap *map, int place, bool any_layer) {
-    int64_t most = 0;
-    for (int b = 0; b < map->blocks; b++) {
-        int p = place_of(z, b);
-        bool layer = p == PLACE_EVEN || p == PLACE_ODD;
-        if (p == place || (any_layer && layer && (place == PLACE_EVEN || place == PLACE_ODD)))
-            most = ds_max(most, map->start[b + 1] - map->start[b]);
-    }
-    return most;
+// Bytes of a block after padding, of the largest layer where block is one.
+static size_t room(const ZeroState *z, const ShardMap *map, int block, size_t elem_bytes) {
+    int64_t most = map->start[block + 1] - map->start[block];
+    for (int b = 1; is_layer(z, block) && b < map->blocks - 1; b++)
+        most = ds_max(most, map->start[b + 1] - map->start[b]);
+    return (size_t)most * elem_bytes;
+}
+
+static void create_place(const ZeroState *z, Place *p, int block) {
+    *p = (Place){.data = z->k->mem_create(room(z, &z->map, block, dtype_bytes(z->w.dtype)), MEM_COMM), .block = -1};
+}
+
+static void destroy_place(const Kernels *k, Place *p) {
+    coll_finish(&p->pending);
+    if (p->data) k->mem_destroy(p->data);
+}
+
+static void create_layers(const ZeroState *z, struct ZeroWork *work, int n) {
+    work->layer = MEM_NEW(Place, n);
+    work->n_layers = n;
+    for (int i = 0; i < n && zero_in_places(z); i++) create_place(z, &work->layer[i], 1);
+}
+
+static void destroy_layers(struct ZeroWork *work) {
+    for (int i = 0; i < work->n_layers; i++) destroy_place(work->k, &work->layer[i]);
+    MEM_FREE(work->layer);
 }
 
 static Dev *create_packet(const ZeroState *z) {
@@ -45,18 +66,23 @@ static Dev *create_packet(const ZeroState *z) {
     return z->k->mem_create(kernels_quant_bytes(z->quant.weight_bits, most), MEM_COMM);
 }
 
+static Dev *create_grads(const ZeroState *z, int block) {
+    return z->k->mem_create(room(z, &z->grad_map, block, sizeof(float)), MEM_GRADIENTS);
+}
+
 struct ZeroWork *zero_work_create(const ZeroState *z) {
     struct ZeroWork *work = MEM_NEW(struct ZeroWork, 1);
+    const int head = z->map.blocks - 1;
     work->k = z->k;
-    for (int p = 0; p < PLACES; p++) {
-        work->place[p].block = -1;
-        if (z->stage == 3)
-            work->place[p].data =
-                z->k->mem_create((size_t)room(z, &z->map, p, false) * dtype_bytes(z->w.dtype), MEM_COMM);
-        if (z->trained && !z->g.data)
-            work->grad[p] = p == PLACE_ODD ? work->grad[PLACE_EVEN]
-                                           : z->k->mem_create((size_t)room(z, &z->grad_map, p, true) * sizeof(float),
-                                                              MEM_GRADIENTS);
+    if (zero_in_places(z)) {
+        create_place(z, &work->embed, 0);
+        create_place(z, &work->head, head);
+    }
+    create_layers(z, work, LAYERS);
+    if (z->trained && !z->g.data) {
+        work->grad_embed = create_grads(z, 0);
+        work->grad_layer = create_grads(z, 1);
+        work->grad_head = create_grads(z, head);
     }
     if (z->stage == 3 && z->quant.weight_bits) work->packet = create_packet(z);
     return work;
@@ -65,28 +91,28 @@ struct ZeroWork *zero_work_create(const ZeroState *z) {
 void zero_work_destroy(struct ZeroWork **pw) {
     struct ZeroWork *work = *pw;
     if (!work) return;
-    for (int p = 0; p < PLACES; p++) {
-        if (work->place[p].data) {
-            coll_finish(&work->place[p].pending);
-            work->k->mem_destroy(work->place[p].data);
-        }
-        if (work->grad[p] && p != PLACE_ODD) work->k->mem_destroy(work->grad[p]);
-    }
+    Dev *const list[] = {work->grad_embed, work->grad_layer, work->grad_head, work->packet};
+    destroy_place(work->k, &work->embed);
+    destroy_place(work->k, &work->head);
+    destroy_layers(work);
+    for (int i = 0; i < DS_COUNT(list); i++)
+        if (list[i]) work->k->mem_destroy(list[i]);
     store_destroy(&work->all);
-    if (work->packet) work->k->mem_destroy(work->packet);
     MEM_FREE(*pw);
 }
 
 Dev *zero_work_weights(const ZeroState *z, int block) {
     struct ZeroWork *work = z->work;
     if (work->all.data) return store_at(&work->all, block, 0);
-    Place *p = &work->place[place_of(z, block)];
+    const Place *p = place_of(z, block);
     if (p->block != block) err_fatal("the weights of block %d are used, those of block %d are open", block, p->block);
     return p->data;
 }
 
 Dev *zero_work_grads(const ZeroState *z, int block) {
-    return z->g.data ? store_at(&z->g, block, 0) : z->work->grad[place_of(z, block)];
+    const struct ZeroWork *work = z->work;
+    if (z->g.data) return store_at(&z->g, block, 0);
+    return is_layer(z, block) ? work->grad_layer : block == 0 ? work->grad_embed : work->grad_head;
 }
 
 // Waits for the parts of the place's block.
@@ -118,28 +144,43 @@ static void start(const ZeroState *z, Place *p) {
         start_packet(z, p);
         return;
     }
-    z->k->copy(dev_at(p->data, (size_t)(z->shard * part) * size), store_at(&z->w, p->block, 0), (size_t)part * size);
-    coll_allgather_start(z->layout->zero, p->data, part, size, &p->pending);
+    Dev *own = dev_at(p->data, (size_t)(z->shard * part) * size);
+    if (z->w.host) z->k->copy_in(own, store_host(&z->w, p->block, 0), (size_t)part * size);
+    else z->k->copy(own, store_at(&z->w, p->block, 0), (size_t)part * size);
+    if (z->stage == 3) coll_allgather_start(z->layout->zero, p->data, part, size, &p->pending);
 }
 
 static void fill(const ZeroState *z, int block) {
-    Place *p = &z->work->place[place_of(z, block)];
+    Place *p = place_of(z, block);
     if (p->block == block) return;
     land(z, p);
     p->block = block;
     start(z, p);
 }
 
+void zero_prefetch(const ZeroState *z, int block) {
+    if (zero_in_places(z) && !z->work->all.data) fill(z, block);
+}
+
 void zero_open(const ZeroState *z, int block, int next) {
-    if (z->stage < 3 || z->work->all.data) return;
+    if (!zero_in_places(z) || z->work->all.data) return;
     fill(z, block);
     if (next >= 0 && place_of(z, next) != place_of(z, block)) fill(z, next);
-    land(z, &z->work->place[place_of(z, block)]);
+    land(z, place_of(z, block));
+}
+
+void zero_widen(const ZeroState *z, int layers) {
+    struct ZeroWork *work = z->work;
+    const int n = layers > LAYERS ? layers : LAYERS;
+    if (!zero_in_places(z) || n == work->n_layers) return;
+    if (work->in_packet) land(z, work->in_packet);
+    destroy_layers(work);
+    create_layers(z, work, n);
 }
 
 void zero_gather(const ZeroState *z) {
     struct ZeroWork *work = z->work;
-    if (z->stage < 3 || work->all.data) return;
+    if (!zero_in_places(z) || work->all.data) return;
     store_create(&work->all, z->k, &z->map, z->w.dtype, false, MEM_COMM);
     for (int b = 0; b < z->map.blocks; b++) {
         Place whole = {.data = store_at(&work->all, b, 0), .block = b};
@@ -150,14 +191,19 @@ void zero_gather(const ZeroState *z) {
 
 void zero_release(const ZeroState *z) { store_destroy(&z->work->all); }
 
+static void forget(Place *p) {
+    coll_finish(&p->pending);
+    p->block = -1;
+}
+
 void zero_weights_changed(ZeroState *z) {
+    struct ZeroWork *work = z->work;
     z->version++;
-    for (int p = 0; p < PLACES; p++) {
-        coll_finish(&z->work->place[p].pending);
-        z->work->place[p].block = -1;
-    }
-    z->work->in_packet = NULL;
-    if (z->stage == 3 || z->map.shards == 1) return;
+    forget(&work->embed);
+    forget(&work->head);
+    for (int i = 0; i < work->n_layers; i++) forget(&work->layer[i]);
+    work->in_packet = NULL;
+    if (zero_in_places(z) || z->map.shards == 1) return;
     for (int b = 0; b < z->map.blocks; b++)
         coll_allgather_dev(z->layout->zero, store_at(&z->w, b, 0), z->map.part[b], dtype_bytes(z->w.dtype));
 }

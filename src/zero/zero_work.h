@@ -5,10 +5,13 @@
 
 #include "zero/zero_state.h"
 
+// Weights are whole only in places, block by block.
+static inline bool zero_in_places(const ZeroState *z) { return z->stage == 3 || z->w.host; }
+
 struct ZeroWork *zero_work_create(const ZeroState *z);
 void zero_work_destroy(struct ZeroWork **work);
 
-// First element of a block: its open weights (stage 3), its gradients of this micro-batch.
+// First element of a block: its open weights (zero_in_places), its gradients of this micro-batch.
 Dev *zero_work_weights(const ZeroState *z, int block);
 Dev *zero_work_grads(const ZeroState *z, int block);
 

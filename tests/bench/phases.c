@@ -40,7 +40,7 @@ typedef struct {
     int32_t *rows, *targets;
     Prompts prompts;
     Rollout r;
-    Gen *gen;
+    Hybrid *gen;
     Scorer scorer;
     Update update;
     Acts acts, critic_acts;
@@ -116,7 +116,7 @@ static void run_rm(Bench *x) {
 static void run_gen(Bench *x) {
     GenCfg cfg = {.sample = {.temperature = 1, .top_p = 1}, .seed = 1};
     rollout_free(&x->r);
-    rollout_generate(&x->run, x->gen, &cfg, &x->prompts, 1, x->answer, 0, &x->r);
+    rollout_generate(x->gen, &cfg, &x->prompts, 1, x->answer, 0, &x->r);
 }
 
 static void run_exp(Bench *x) {
@@ -190,10 +190,16 @@ int main(int argc, char **argv) {
     report(&x, "rm", run_rm, all);
     acts_destroy(&x.acts);
     acts_destroy(&x.critic_acts);
-    x.gen = gen_create(&x.actor.model, x.batch, x.prompt + x.answer, 2048, 16, NULL);
+    const HybridCfg hybrid = {.slots = x.batch,
+                              .max_tokens = x.prompt + x.answer,
+                              .prefill_tokens = 2048,
+                              .kv_block = 16,
+                              .max_prompt = x.prompt,
+                              .tensor = 1};
+    x.gen = hybrid_create(&x.actor.model, &x.run.layout, x.run.world, 1, &hybrid, NULL);
     double total = report(&x, "gen", run_gen, new_tokens);
     const int64_t micro = 4096;
-    rollout_create_scorer(&x.scorer, &x.reference.model, &x.critic.model, &x.reward.model, micro, 1, NULL);
+    rollout_create_scorer(&x.scorer, NULL, &x.reference.model, &x.critic.model, &x.reward.model, micro, 1, NULL);
     total += report(&x, "exp", run_exp, all);
     UpdateCfg cfg = {.actor = {.eps_low = 0.2, .eps_high = 0.2},
                      .eps_value = 0.2,
