@@ -137,6 +137,8 @@ static Err check_model(const Params *p, const char *section, const ModelParams *
     REFUSE(m->init != INIT_MODEL && m->init != other, section, "init", "expected auto, model or %s here", word);
     REFUSE(m->init != INIT_MODEL && *m->model, section, "init", "contradicts [%s] model = %s; remove one of the two",
            section, m->model);
+    REFUSE(m->recompute == RECOMPUTE_NONE && m->keep_layers > 1, section, "keep_layers",
+           "needs [%s] recompute = block; without it every layer keeps its activations", section);
 done:
     return err;
 }
