@@ -17,6 +17,7 @@
 #include "data/dataset.h"
 #include "io/ckpt.h"
 #include "io/h5.h"
+#include "plan/plan.h"
 #include "stage/screen.h"
 #include "stage/stage_ppo.h"
 #include "stage/stage_rm.h"
@@ -184,6 +185,24 @@ done:
     return err;
 }
 
+// recompute = fit: rank 0 decides for all, by the least memory that any of them has.
+static Err fit_memory(Job *j) {
+    Params *p = j->p;
+    ModelParams *const trained[] = {&p->actor.common, &p->critic.common, &p->reward.common};
+    double least = -plan_memory_gib(p, world_node_ranks());
+    coll_max_f64(j->run.world, &least, 1);
+    Err err = world_rank() == 0 ? plan_fit(p, world_size(), -least) : DS_OK;
+    err = agree_err(j->run.world, err);
+    for (int i = 0; i < DS_COUNT(trained); i++)
+        coll_bcast(j->run.world, &trained[i]->keep_layers, sizeof trained[i]->keep_layers, 0);
+    return err;
+}
+
+static void greet_fit(const char *model, const ModelParams *keys) {
+    if (keys->recompute == RECOMPUTE_FIT)
+        log_info("  %s: the last %lld layers keep their activations", model, (long long)keys->keep_layers);
+}
+
 static void say_line(const char *line, void *user) {
     (void)user;
     log_info("  %s", line);
@@ -193,6 +212,9 @@ static void greet(const Job *j) {
     log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
              world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
     params_list_preset(j->p, say_line, NULL);
+    greet_fit("actor", &j->p->actor.common);
+    greet_fit("critic", &j->p->critic.common);
+    greet_fit("reward", &j->p->reward.common);
 }
 
 static Err setup(Job *j) {
@@ -208,6 +230,7 @@ static Err setup(Job *j) {
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
     if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->world);
     h5_init();
+    DS_TRY(fit_memory(j));
     fill_origin(j);
     DS_TRY(agree_err(run->world, open_folder(j)));
     greet(j);

@@ -211,7 +211,7 @@ static Err run(Eval *e) {
     DS_TRY(talk_open(&e->talk, e->args->model, e->args->dtype, -1, (int)e->p->job.threads));
     DS_CHECK(!strcmp(mode, "tokens") || scalar == (e->talk.model.arch.head == ARCH_HEAD_SCALAR), DS_ERR_DATA,
              "%s: --%s needs a model with %s head", e->args->model, mode, scalar ? "a scalar" : "a language-model");
-    acts_create(&e->acts, e->talk.k, &e->talk.model.part, e->talk.model.dt, false, false);
+    acts_create(&e->acts, e->talk.k, &e->talk.model.part, e->talk.model.dt, false, 1);
     if (!strcmp(mode, "perplexity")) DS_TRY(eval_perplexity(e));
     else if (!strcmp(mode, "score")) DS_TRY(eval_score(e));
     else if (!strcmp(mode, "generate")) DS_TRY(answer_file(&e->talk, e->p, e->args->file, NULL, true, stdout));

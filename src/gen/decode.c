@@ -34,7 +34,7 @@ Gen *gen_create(const Model *m, int64_t slots, int64_t max_tokens, int64_t prefi
                .u = MEM_NEW(float, slots),
                .logp = MEM_NEW(float, slots)};
     kvcache_create(&g->pool, m, slots, max_tokens, kv_block, shared);
-    acts_create(&g->acts, m->k, &m->part, m->dt, false, false);
+    acts_create(&g->acts, m->k, &m->part, m->dt, false, 1);
     if (shared)
         acts_share(&g->acts, shared,
                    (size_t)ds_round_up((int64_t)kvcache_bytes(&m->part.own, m->dt, slots, max_tokens, kv_block), 64));

@@ -1,4 +1,8 @@
 // acts.c: one arena, laid out by one function that is run twice: to measure, and to hand out addresses.
+//
+// With 2 of 5 layers kept: layers 0, 1, 2 and 3 write the same buffers in turn, which layer 3 leaves behind for the
+// backward pass; layer 4 has its own. Backward begins with 4, whose activations so live the shortest; when it is done
+// with 3, its buffers are free for 2 to be computed again.
 #include "model/acts.h"
 
 #include "base/mem.h"
@@ -41,11 +45,10 @@ static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t 
 static void lay_layers(Acts *a, Cursor *c, int64_t n) {
     const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
-    bool every = a->keep && !a->recompute;
+    const int64_t first = r->layers - a->kept;
     for (int64_t i = 0; i <= r->layers; i++) a->x[i] = a->keep || i < 2 ? take(c, n * r->width, e) : a->x[i - 2];
-    for (int64_t i = 0; i < r->layers; i++)
-        if (every || i == 0) lay_layer(&a->layer[i], r, a->dt, c, n, a->keep);
-        else a->layer[i] = a->layer[0];
+    for (int64_t i = first; i < r->layers; i++) lay_layer(&a->layer[i], r, a->dt, c, n, a->keep);
+    for (int64_t i = 0; i < first; i++) a->layer[i] = a->layer[first];
 }
 
 static void lay_backward(Acts *a, Cursor *c, int64_t n) {
@@ -105,14 +108,20 @@ static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
     return c.at;
 }
 
-void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, bool recompute) {
+void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, int64_t kept) {
+    if (kept < 1 || kept > part->own.layers)
+        err_fatal("acts_create: %lld of %lld layers kept", (long long)kept, (long long)part->own.layers);
     *a = (Acts){.k = k,
                 .part = part,
                 .dt = dt,
                 .keep = keep,
-                .recompute = recompute,
+                .kept = kept,
                 .x = MEM_NEW(Dev *, part->own.layers + 1),
                 .layer = MEM_NEW(LayerActs, part->own.layers)};
+}
+
+int64_t acts_kept(const ModelParams *keys, int64_t layers) {
+    return keys->recompute == RECOMPUTE_NONE ? layers : ds_min(keys->keep_layers, layers);
 }
 
 void acts_share(Acts *a, Workspace *shared, size_t at) {

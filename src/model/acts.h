@@ -4,6 +4,7 @@
 #define DS_ACTS_H
 
 #include "arch/arch_part.h"
+#include "params/params.h"
 #include "tensor/workspace.h"
 
 // What one layer keeps. n1, n2: the norms' outputs, or, where norms follow the sums (OPT-350M), the norms' inputs.
@@ -23,7 +24,7 @@ typedef struct {
     const ArchPart *part; // view
     DType dt;
     bool keep;            // for a backward pass
-    bool recompute;       // keep only x of each layer and run its forward again in the backward pass
+    int64_t kept;         // of the last layers: they have buffers of their own, those below use the first of these
     int64_t cap, row_cap; // tokens and head rows that the arena has room for
     int64_t n, n_seq;     // of the current micro-batch
     Dev *arena;           // own, or in `shared`
@@ -36,7 +37,7 @@ typedef struct {
     Dev *embed;                   // dt [n, embed_width] where it differs from width
     Dev *embed_raw, *embed_stats; // input of the embedding's norm (BLOOM)
     Dev **x;                      // [layers + 1] residual stream; without `keep` two buffers take turns
-    LayerActs *layer;             // [layers]; all the same buffers without keep or with recompute
+    LayerActs *layer;             // [layers]; the first layers - kept have the buffers of the layer after them
     // scratch
     Dev *t1, *t2, *t3; // dt [n, width]
     Dev *dx;           // dt [n, width] gradient of the residual stream
@@ -55,9 +56,14 @@ typedef struct {
     int64_t n_rows;
 } Acts;
 
-// part must outlive a. Owner: caller, acts_destroy. keep: training; else scoring and generation.
-void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, bool recompute);
+// part must outlive a. Owner: caller, acts_destroy. keep: training; else scoring and generation. kept: how many of the
+// last layers, 1 .. layers, still have their activations when the backward pass begins: of the others it finds x and
+// runs the forward pass again. 1 without keep.
+void acts_create(Acts *a, const Kernels *k, const ArchPart *part, DType dt, bool keep, int64_t kept);
 void acts_destroy(Acts *a);
+
+// What the keys recompute and keep_layers of a model of so many layers make of `kept`.
+int64_t acts_kept(const ModelParams *keys, int64_t layers);
 
 // From now on the activations lie in `shared`, `at` bytes from its beginning (a multiple of 64), for the time from one
 // acts_reserve (which model_fwd calls) to the next user's. shared must outlive a. Before the first acts_reserve.

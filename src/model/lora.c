@@ -7,7 +7,8 @@
 static bool is_layer(const Model *m, int block) { return block > 0 && block < m->weights.blocks - 1; }
 
 void lora_create(Model *m, const Layout *layout, ZeroKeep keep, const AdapterCfg *cfg) {
-    const ZeroKeep frozen = {.stage = keep.stage, .training = ZERO_FROZEN, .quant = {.weight_bits = keep.quant.weight_bits}};
+    const ZeroKeep frozen = {
+        .stage = keep.stage, .training = ZERO_FROZEN, .quant = {.weight_bits = keep.quant.weight_bits}};
     Lora *l = m->lora = MEM_NEW(Lora, 1);
     int64_t *count = MEM_NEW(int64_t, m->weights.blocks), most = 0;
     l->scale = (float)(cfg->alpha / (double)cfg->rank);

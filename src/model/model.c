@@ -220,7 +220,7 @@ void model_bwd(Model *m, Acts *a) {
         const int block = (int)i + 1;
         model_open(m, block, block - 1);
         model_grad_open(m, block);
-        if (a->recompute) layer_fwd(m, a, i, NULL);
+        if (i < m->arch.layers - a->kept) layer_fwd(m, a, i, NULL);
         layer_bwd(m, a, i);
         model_grad_close(m, block);
     }

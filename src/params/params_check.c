@@ -154,6 +154,8 @@ static Err check_model(const Params *p, const char *section, const ModelParams *
     REFUSE((m->quantize_weights || m->quantize_gradients) && p->layout.tensor > 1, section,
            m->quantize_weights ? "quantize_weights" : "quantize_gradients",
            "expected none with [layout] tensor > 1: weights that its ranks share would drift apart");
+    REFUSE(m->recompute == RECOMPUTE_NONE && m->keep_layers > 1, section, "keep_layers",
+           "needs [%s] recompute = block; without it every layer keeps its activations", section);
 done:
     return err;
 }

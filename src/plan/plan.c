@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "model/acts.h"
 #include "plan/plan_models.h"
 
 enum { GIB = 1 << 30 };
@@ -18,8 +19,9 @@ static const struct {
 
 static double this_memory_gib(void) { return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB; }
 
-// p with the machine's figures filled in. A shallow copy: its texts are views of p's.
-static Params with_machine(const Params *p) {
+// p with the machine's figures filled in; this machine's memory is shared by `sharing` ranks. A shallow copy: its
+// texts are views of p's.
+static Params with_machine(const Params *p, int sharing) {
     Params q = *p;
     const MachinePreset preset = p->machine.preset;
     struct {
@@ -31,11 +33,49 @@ static Params with_machine(const Params *p) {
                    {"machine.network", &q.machine.network, machines[preset].network}};
     for (int i = 0; i < DS_COUNT(figures) && preset != MACHINE_NONE; i++)
         if (!params_was_set(p, figures[i].key)) *figures[i].value = figures[i].known;
-    if (!(q.machine.memory_gib > 0)) q.machine.memory_gib = this_memory_gib();
+    if (!(q.machine.memory_gib > 0)) q.machine.memory_gib = this_memory_gib() / sharing;
     return q;
 }
 
-static bool fits(const Params *p, const Plan *plan) { return (double)plan->total <= p->machine.memory_gib * GIB; }
+double plan_memory_gib(const Params *p, int sharing) { return with_machine(p, sharing).machine.memory_gib; }
+
+static bool fits(double memory_gib, const Plan *plan) { return (double)plan->total <= memory_gib * GIB; }
+
+// ---- recompute = fit ----
+
+// keys, which lie in p, are of a model of so many layers.
+static Err fit_model(const Params *p, int ranks, double memory_gib, ModelParams *keys, int64_t layers) {
+    Err err = DS_OK;
+    Plan plan;
+    int64_t low = 1, high = layers;
+    while (low < high) {
+        keys->keep_layers = (low + high + 1) / 2;
+        DS_TRY(plan_make(p, ranks, &plan));
+        if (fits(memory_gib, &plan)) low = keys->keep_layers;
+        else high = keys->keep_layers - 1;
+    }
+    keys->keep_layers = low;
+done:
+    return err;
+}
+
+Err plan_fit(Params *p, int ranks, double memory_gib) {
+    static const PlanRole roles[] = {ROLE_ACTOR, ROLE_CRITIC, ROLE_REWARD};
+    ModelParams *const keys[] = {&p->actor.common, &p->critic.common, &p->reward.common};
+    Err err = DS_OK;
+    PlanModels m = {0};
+    int wishes = 0;
+    for (int i = 0; i < DS_COUNT(keys); i++)
+        if (keys[i]->recompute == RECOMPUTE_FIT) keys[i]->keep_layers = 1, wishes++;
+    if (!wishes) return DS_OK;
+    DS_TRY(plan_models_find(p, &m));
+    for (int i = 0; i < DS_COUNT(keys); i++)
+        if (keys[i]->recompute == RECOMPUTE_FIT)
+            DS_TRY(fit_model(p, ranks, memory_gib, keys[i], m.model[roles[i]].arch.layers));
+done:
+    plan_models_free(&m);
+    return err;
+}
 
 // ---- what to change ----
 
@@ -45,7 +85,7 @@ static void for_each_model(Params *p, void (*set)(ModelParams *m)) {
 }
 
 static void set_zero3(ModelParams *m) { m->zero_stage = 3; }
-static void set_recompute(ModelParams *m) { m->recompute = RECOMPUTE_BLOCK; }
+static void set_recompute(ModelParams *m) { m->recompute = RECOMPUTE_BLOCK, m->keep_layers = 1; }
 static void set_offload(ModelParams *m) { m->offload = OFFLOAD_MOMENTS; }
 static void set_bf16(ModelParams *m) { m->dtype = DS_BF16; }
 
@@ -80,7 +120,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
         steps[i].change(&q);
         at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", i ? ", " : "", steps[i].words);
         DS_TRY(plan_make(&q, ranks, &plan));
-        if (!fits(p, &plan)) continue;
+        if (!fits(p->machine.memory_gib, &plan)) continue;
         fprintf(out, "it would fit with, in every model or stage, %s: %.2f GiB a rank\n", words,
                 (double)plan.total / GIB);
         goto done;
@@ -88,7 +128,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
     for (int more = 2 * ranks; more <= 64 * ranks && more <= 65536; more *= 2) {
         q.layout.zero = q.layout.lanes = 0;
         DS_TRY(plan_make(&q, more, &plan));
-        if (!fits(p, &plan)) continue;
+        if (!fits(p->machine.memory_gib, &plan)) continue;
         fprintf(out, "it would fit on %d ranks with, in every model or stage, %s: %.2f GiB a rank\n", more, words,
                 (double)plan.total / GIB);
         goto done;
@@ -107,7 +147,7 @@ static Err largest_micro(const Params *p, int ranks, int64_t *micro) {
     for (int64_t n = 256; n <= 1 << 22; n *= 2) {
         q.sft.train.micro_tokens = q.rm.train.micro_tokens = q.ppo.train.micro_tokens = n;
         DS_TRY(plan_make(&q, ranks, &plan));
-        if (!fits(p, &plan)) break;
+        if (!fits(p->machine.memory_gib, &plan)) break;
         *micro = n;
     }
 done:
@@ -123,11 +163,16 @@ static Err print_models(const Params *p, FILE *out) {
     PlanModels m;
     DS_TRY(plan_models_find(p, &m));
     for (int i = 0; i < ROLES; i++) {
-        char *words = arch_describe(&m.model[i].arch);
-        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s\n", m.model[i].name, words, dtype_name(m.model[i].keys->dtype),
-                (long long)m.model[i].keys->zero_stage,
-                m.model[i].keys->recompute == RECOMPUTE_BLOCK ? ", recompute" : "", m.model[i].source);
+        const ModelParams *keys = m.model[i].keys;
+        const int64_t layers = m.model[i].arch.layers;
+        char *words = arch_describe(&m.model[i].arch), *kept = NULL;
+        if (keys->recompute != RECOMPUTE_NONE)
+            kept = mem_printf(", %lld of %lld layers keep activations", (long long)acts_kept(keys, layers),
+                              (long long)layers);
+        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s\n", m.model[i].name, words, dtype_name(keys->dtype),
+                (long long)keys->zero_stage, kept ? kept : "", m.model[i].source);
         mem_free(words);
+        mem_free(kept);
     }
     if (!m.data_known) fprintf(out, "  data       not there: samples of max_prompt + max_answer tokens are assumed\n");
 done:
@@ -176,7 +221,8 @@ Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
     Err err = DS_OK;
     Plan plan;
     int64_t micro;
-    const Params q = with_machine(given), *p = &q;
+    Params q = with_machine(given, 1), *const p = &q;
+    DS_TRY(plan_fit(&q, ranks, q.machine.memory_gib));
     DS_TRY(plan_make(p, ranks, &plan));
     fprintf(out, "plan: %s on %d ranks: zero groups of %lld, %lld lanes\n", p->path, ranks,
             (long long)(p->layout.zero ? p->layout.zero : ranks),
@@ -188,7 +234,7 @@ Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
         out,
         "machine: %.4g GiB, %.3g flop/s, %.3g B/s memory, %.3g B/s network a rank; times are estimates from these\n",
         p->machine.memory_gib, p->machine.flops, p->machine.bandwidth, p->machine.network);
-    *good = fits(p, &plan);
+    *good = fits(p->machine.memory_gib, &plan);
     if (*good) {
         DS_TRY(largest_micro(p, ranks, &micro));
         fprintf(out, "it fits: %.2f of %.4g GiB; so does micro_tokens = %lld in all stages\n", (double)plan.total / GIB,

@@ -30,7 +30,15 @@ typedef struct {
 // DS_ERR_DATA, DS_ERR_IO: a file that is there and cannot be read.
 Err plan_make(const Params *p, int ranks, Plan *plan);
 
-// Makes and prints it for a person. *fits: into [machine] memory. If not, what to change is printed.
+// GiB that a rank may fill: [machine] memory_gib, its preset's, or this machine's shared by `sharing` ranks.
+double plan_memory_gib(const Params *p, int sharing);
+
+// recompute = fit: sets keep_layers of the trained models (actor, then critic, then reward) to the largest with which
+// the plan on `ranks` ranks stays within memory_gib; to 1 where none does. Errors as plan_make's.
+Err plan_fit(Params *p, int ranks, double memory_gib);
+
+// Makes and prints it, and what plan_fit chooses, for a person. *fits: into [machine] memory. If not, what to change is
+// printed.
 Err plan_print(const Params *p, int ranks, FILE *out, bool *fits);
 
 #endif

@@ -35,7 +35,7 @@ static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
     acts_create(a, &kernels_dry, &d->model[role].part, x->keys->dtype, keep,
-                keep && x->keys->recompute == RECOMPUTE_BLOCK);
+                keep ? acts_kept(x->keys, x->arch.layers) : 1);
     if (shared) acts_share(a, shared, 0);
     acts_reserve(a, tokens, tokens);
 }
@@ -96,7 +96,8 @@ static double forward_flops(const Arch *a, double tokens, double length) {
 }
 
 static double train_flops(const PlanModel *x, double tokens, double length) {
-    return forward_flops(&x->arch, tokens, length) * (x->keys->recompute == RECOMPUTE_BLOCK ? 4 : 3);
+    const double kept = (double)acts_kept(x->keys, x->arch.layers) / (double)x->arch.layers;
+    return forward_flops(&x->arch, tokens, length) * (4 - kept);
 }
 
 // Takes the accounts and gives everything back.

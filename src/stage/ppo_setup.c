@@ -190,9 +190,7 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     set_configs(run, s);
     s->workspace = (Workspace){.k = run->k};
     UpdateCfg cfg = update_cfg(p);
-    ppo_update_create(&s->update, &cfg, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL,
-                      p->actor.common.recompute == RECOMPUTE_BLOCK, p->critic.common.recompute == RECOMPUTE_BLOCK,
-                      &s->workspace);
+    ppo_update_create(&s->update, &cfg, p, &s->actor, &s->critic, p->ppo.ptx_coef > 0 ? &s->ptx : NULL, &s->workspace);
     count_steps(run, s);
     const int64_t answers = p->ppo.rollout_batch * p->ppo.samples_per_prompt;
     const HybridCfg hybrid = hybrid_config(p, group_size(run->world), group_size(run->layout.data));

@@ -13,12 +13,12 @@
 #include "loss/loss_lm.h"
 #include "model/head.h"
 
-void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *critic, Feed *ptx, bool recompute_actor,
-                       bool recompute_critic, Workspace *shared) {
+void ppo_update_create(Update *u, const UpdateCfg *cfg, const Params *p, Role *actor, Role *critic, Feed *ptx,
+                       Workspace *shared) {
     *u = (Update){.cfg = *cfg, .actor = actor, .critic = critic, .ptx = ptx};
     const Model *a = &actor->model, *c = &critic->model;
-    acts_create(&u->actor_acts, a->k, &a->part, a->dt, true, recompute_actor);
-    acts_create(&u->critic_acts, c->k, &c->part, c->dt, true, recompute_critic);
+    acts_create(&u->actor_acts, a->k, &a->part, a->dt, true, acts_kept(&p->actor.common, a->arch.layers));
+    acts_create(&u->critic_acts, c->k, &c->part, c->dt, true, acts_kept(&p->critic.common, c->arch.layers));
     if (shared) {
         acts_share(&u->actor_acts, shared, 0);
         acts_share(&u->critic_acts, shared, 0);

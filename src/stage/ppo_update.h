@@ -40,9 +40,10 @@ typedef struct {
     double seconds;
 } UpdateStats;
 
-void ppo_update_create(Update *u, const UpdateCfg *cfg, Role *actor, Role *critic, Feed *ptx, bool recompute_actor,
-                       bool recompute_critic, Workspace *shared); // Not collective
-void ppo_update_destroy(Update *u);                               // Not collective
+// p: how many layers of the two models keep their activations. Not collective.
+void ppo_update_create(Update *u, const UpdateCfg *cfg, const Params *p, Role *actor, Role *critic, Feed *ptx,
+                       Workspace *shared);
+void ppo_update_destroy(Update *u); // Not collective
 
 // Optimizer steps of one iteration over `answers` answers. Not collective.
 int64_t ppo_update_count(const UpdateCfg *cfg, int64_t answers);

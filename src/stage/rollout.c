@@ -158,10 +158,10 @@ void rollout_create_scorer(Scorer *s, const Model *actor, const Model *reference
                   .reward = reward,
                   .micro_tokens = micro_tokens,
                   .inv_temperature = (float)(1 / temperature)};
-    if (actor) acts_create(&s->actor_acts, actor->k, &actor->part, actor->dt, false, false);
-    if (reference) acts_create(&s->reference_acts, reference->k, &reference->part, reference->dt, false, false);
-    if (critic) acts_create(&s->critic_acts, critic->k, &critic->part, critic->dt, false, false);
-    if (reward) acts_create(&s->reward_acts, reward->k, &reward->part, reward->dt, false, false);
+    if (actor) acts_create(&s->actor_acts, actor->k, &actor->part, actor->dt, false, 1);
+    if (reference) acts_create(&s->reference_acts, reference->k, &reference->part, reference->dt, false, 1);
+    if (critic) acts_create(&s->critic_acts, critic->k, &critic->part, critic->dt, false, 1);
+    if (reward) acts_create(&s->reward_acts, reward->k, &reward->part, reward->dt, false, 1);
     Acts *const list[] = {&s->actor_acts, &s->reference_acts, &s->critic_acts, &s->reward_acts};
     for (int i = 0; shared && i < DS_COUNT(list); i++) acts_share(list[i], shared, 0);
 }

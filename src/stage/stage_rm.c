@@ -60,7 +60,7 @@ static Err setup(Run *run, void **self) {
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->reward));
     const Model *m = &s->reward.model;
-    acts_create(&s->acts, run->k, &m->part, m->dt, true, run->p->reward.common.recompute == RECOMPUTE_BLOCK);
+    acts_create(&s->acts, run->k, &m->part, m->dt, true, acts_kept(spec.keys, m->arch.layers));
     acts_reserve(&s->acts, feed_room(&s->feed), feed_room(&s->feed));
     log_info("  data      %s: %lld pairs, %lld held out; %lld steps of %lld", run->p->data.rm_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);

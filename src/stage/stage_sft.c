@@ -67,7 +67,7 @@ static Err setup(Run *run, void **self) {
                      .ema_beta = -1};
     DS_TRY(role_open(run, &spec, &s->actor));
     const Model *m = &s->actor.model;
-    acts_create(&s->acts, run->k, &m->part, m->dt, true, run->p->actor.common.recompute == RECOMPUTE_BLOCK);
+    acts_create(&s->acts, run->k, &m->part, m->dt, true, acts_kept(spec.keys, m->arch.layers));
     acts_reserve(&s->acts, feed_room(&s->feed), feed_room(&s->feed));
     log_info("  data      %s: %lld samples, %lld held out; %lld steps of %lld", run->p->data.sft_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);

@@ -50,9 +50,9 @@ static void destroy_place(const Kernels *k, Place *p) {
 }
 
 static void create_layers(const ZeroState *z, struct ZeroWork *work, int n) {
-    work->layer = MEM_NEW(Place, n);
-    work->n_layers = n;
-    for (int i = 0; i < n && zero_in_places(z); i++) create_place(z, &work->layer[i], 1);
+    work->n_layers = (int)ds_min(n, z->map.blocks - 2);
+    work->layer = MEM_NEW(Place, work->n_layers);
+    for (int i = 0; i < work->n_layers && zero_in_places(z); i++) create_place(z, &work->layer[i], 1);
 }
 
 static void destroy_layers(struct ZeroWork *work) {

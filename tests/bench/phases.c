@@ -156,8 +156,8 @@ static void setup(Bench *x, const Shape *s, DType dt) {
     open_model(x, &x->critic, ARCH_HEAD_SCALAR, dt, true);
     open_model(x, &x->reference, ARCH_HEAD_LM, dt, false);
     open_model(x, &x->reward, ARCH_HEAD_SCALAR, dt, false);
-    acts_create(&x->acts, x->k, &x->actor.model.part, dt, true, false);
-    acts_create(&x->critic_acts, x->k, &x->critic.model.part, dt, true, false);
+    acts_create(&x->acts, x->k, &x->actor.model.part, dt, true, a->layers);
+    acts_create(&x->critic_acts, x->k, &x->critic.model.part, dt, true, a->layers);
     fill(x);
     x->prompts = (Prompts){
         .n = x->batch, .start = MEM_NEW(int64_t, x->batch + 1), .ids = MEM_NEW(int32_t, x->batch * x->prompt)};

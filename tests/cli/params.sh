@@ -45,6 +45,7 @@ case_ params_override 0 '' ./dschat --check $tmp/batch.in ppo.rollout_batch=96
 case_ params_override_unknown 2 "did you mean 'seed'?" ./dschat --check inputs/params.in job.sede=3
 printf '[job]\ndevice = cuda\n' >$tmp/cuda.in
 case_ params_not_built 2 "the CUDA back end is not built" ./dschat --check $tmp/cuda.in
+case_ params_keep_layers 2 "needs [actor] recompute = block" ./dschat --check inputs/params.in actor.keep_layers=2
 case_ params_no_file 2 "$tmp/absent.in" ./dschat --check $tmp/absent.in
 head -c 4096 /dev/urandom >$tmp/binary.in
 case_ params_binary 2 "$tmp/binary.in:" ./dschat --check $tmp/binary.in

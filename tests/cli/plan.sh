@@ -37,7 +37,11 @@ library 2 layout.reduce=library actor.zero_stage=0 critic.zero_stage=1 sft.micro
 quantized 4 actor.zero_stage=3 reference.zero_stage=3 layout.zero=2 layout.lanes=8 actor.quantize_weights=int8 reference.quantize_weights=int8 actor.quantize_gradients=int4 critic.quantize_gradients=int8 generate.gather=block
 quantized_1 1 actor.zero_stage=3 actor.quantize_weights=int8 reward.quantize_gradients=int8
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
+fit 2 machine.memory_gib=0.041 actor.recompute=fit critic.recompute=fit reward.recompute=fit
 CASES
+# The last case is of memory for some of the four layers: plan and run chose the same number.
+kept=$(sed -n '/^\[actor\]/,/^\[critic\]/s/^keep_layers = \([0-9]*\).*/\1/p' "$here/fit/params.out")
+[ "$kept" -gt 1 ] && [ "$kept" -lt 4 ] && grep -q "actor .* $kept of 4 layers keep" "$here/fit.plan" && ok fit_some || fail fit_some "$kept of 4 layers in params.out"
 
 # Shapes of published models, without a file of them.
 plan() { ./dschat --plan "$here/big.in" "$@" >"$here/big.txt" 2>&1; }

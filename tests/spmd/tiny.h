@@ -41,15 +41,17 @@ typedef struct {
     double scale, sum; // of the loss: 1 / counted tokens, sum over this rank's
 } TinyLoss;
 
-// Mean negative log-prob, less a tenth of the entropy.
+static double entropy_bonus; // a test may set it
+
+// Mean negative log-prob, less entropy_bonus times the entropy.
 static void tiny_loss(void *user, int64_t first, int64_t n, const float *logp, const float *entropy, float *dlogp,
                       float *dentropy) {
     TinyLoss *x = user;
     (void)first;
     for (int64_t i = 0; i < n; i++) {
-        x->sum -= x->scale * (logp[i] + 0.1 * entropy[i]);
+        x->sum -= x->scale * (logp[i] + entropy_bonus * entropy[i]);
         dlogp[i] = (float)-x->scale;
-        dentropy[i] = (float)(-0.1 * x->scale);
+        dentropy[i] = (float)(-entropy_bonus * x->scale);
     }
 }
 
@@ -76,15 +78,15 @@ static void tiny_lm(Model *m, Acts *a, const Batch *b, TinyLoss *x) {
 }
 
 // Gradients of the mean over all 16 sequences, which are dealt to the lanes, and in each lane to micro-batches of
-// `micro`. Returns this rank's share of the loss.
-static double backward(Model *m, const Layout *l, int64_t micro, bool recompute) {
+// `micro`; so many of the last layers keep their activations. Returns this rank's share of the loss.
+static double backward(Model *m, const Layout *l, int64_t micro, int64_t kept) {
     const int64_t share = SEQUENCES / l->lanes;
     double count = 0;
     for (int64_t s = 0; s < SEQUENCES; s++) count += (double)length_of(s) - (m->arch.head == ARCH_HEAD_LM);
     Acts a;
     Batch b = {0};
     TinyLoss loss = {.scale = 1 / count};
-    acts_create(&a, kernels, &m->part, m->dt, true, recompute);
+    acts_create(&a, kernels, &m->part, m->dt, true, kept);
     zero_step_begin(&m->zero);
     for (int64_t at = 0; at < share; at += micro)
         for (int turn = 0; turn < l->turns; turn++) {
@@ -131,7 +133,7 @@ static inline void generate(const Model *m, int rank, int size, int64_t slots, i
 static inline void same_as_training(const Model *m, const int32_t *ids, const float *logp, const int64_t *count) {
     Acts a;
     Batch b = {0};
-    acts_create(&a, kernels, &m->part, m->dt, true, false);
+    acts_create(&a, kernels, &m->part, m->dt, true, m->arch.layers);
     for (int64_t i = 0; i < PROMPTS; i++) {
         const int64_t n = length_of(i), k = count[i];
         int32_t rows[NEW], targets[NEW];
