@@ -34,6 +34,7 @@ stage_3 4 actor.zero_stage=3 critic.zero_stage=3 reference.zero_stage=3 reward.z
 blocks 2 actor.zero_stage=3 generate.gather=block
 offload 2 actor.offload=moments critic.offload=moments actor.dtype=bf16 actor.zero_stage=2
 library 2 layout.reduce=library actor.zero_stage=0 critic.zero_stage=1 sft.micro_tokens=256
+sequence 4 layout.tensor=2 layout.sequence=yes actor.zero_stage=2 critic.zero_stage=3 sft.micro_tokens=251
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
 CASES
 
