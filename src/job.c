@@ -228,6 +228,7 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, err));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
+    run->layout.sequence = j->p->layout.sequence;
     if (j->p->checkpoint.files == FILES_NODE) run->sharing = j->node = group_split_node(run->world);
     h5_init();
     DS_TRY(fit_memory(j));

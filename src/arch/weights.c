@@ -114,8 +114,9 @@ static const Names *const family_names[ARCH_FAMILIES] = {
     [ARCH_QWEN2] = &llama_names, [ARCH_QWEN3] = &llama_names,
 };
 
-// What of a weight a tensor rank keeps. ALL_SUM: all, used on what is split.
-typedef enum { ALL, ALL_SUM, ROWS_Q, ROWS_KV, ROWS_QKV, ROWS_FFN, ROWS_VOCAB, COLS_Q, COLS_FFN } Split;
+// What of a weight a tensor rank keeps. ALL_SUM: all, used on what is split. ALL_TOKENS: all, used on the rank's
+// tokens, which sequence parallelism splits.
+typedef enum { ALL, ALL_SUM, ALL_TOKENS, ROWS_Q, ROWS_KV, ROWS_QKV, ROWS_FFN, ROWS_VOCAB, COLS_Q, COLS_FFN } Split;
 
 typedef struct {
     const Arch *a;
@@ -155,7 +156,7 @@ static void cut_weight(const Builder *b, Weight *w, Split split) {
     default: w->tp_axis = -1; add_cut(w, 0, w->shape[0]);
     }
     w->mine = w->tp_axis < 0 ? p->rank == 0 : split != ROWS_KV || p->kv_rank == 0;
-    if (split == ALL_SUM && p->size > 1) w->grad = W_GRAD_SUM_TENSOR;
+    if ((split == ALL_SUM || (split == ALL_TOKENS && p->sequence)) && p->size > 1) w->grad = W_GRAD_SUM_TENSOR;
     if (split == ROWS_KV && p->kv_size > 1) w->grad = W_GRAD_SUM_KV;
     w->count = 0;
     for (int i = 0; i < w->n_cuts; i++) w->count += w->cut[i].n * w->shape[w->tp_axis == 1 ? 0 : 1];
@@ -185,17 +186,17 @@ static void add(Builder *b, WeightRole role, int64_t rows, int64_t cols, WeightI
     b->offset += w->count;
 }
 
-static void add_norm(Builder *b, WeightRole weight, WeightRole bias, int64_t width) {
-    add(b, weight, width, 1, W_INIT_ONE, ALL);
-    if (b->a->norm == ARCH_NORM_LN) add(b, bias, width, 1, W_INIT_ZERO, ALL);
+static void add_norm(Builder *b, WeightRole weight, WeightRole bias, int64_t width, Split split) {
+    add(b, weight, width, 1, W_INIT_ONE, split);
+    if (b->a->norm == ARCH_NORM_LN) add(b, bias, width, 1, W_INIT_ZERO, split);
 }
 
 static void add_embedding(Builder *b) {
     const Arch *a = b->a;
     add(b, W_TOK, a->vocab, a->embed_width, W_INIT_NORMAL, ROWS_VOCAB);
     if (a->pos == ARCH_POS_LEARNED) add(b, W_POS, a->max_positions + a->pos_offset, a->width, W_INIT_NORMAL, ALL);
-    if (a->embed_width != a->width) add(b, W_PROJ_IN, a->width, a->embed_width, W_INIT_NORMAL, ALL);
-    if (a->embed_norm) add_norm(b, W_ENORM_W, W_ENORM_B, a->width);
+    if (a->embed_width != a->width) add(b, W_PROJ_IN, a->width, a->embed_width, W_INIT_NORMAL, ALL_TOKENS);
+    if (a->embed_norm) add_norm(b, W_ENORM_W, W_ENORM_B, a->width, ALL_TOKENS);
 }
 
 static void add_qkv(Builder *b) {
@@ -222,11 +223,11 @@ static void add_qkv(Builder *b) {
 
 static void add_layer(Builder *b) {
     const Arch *a = b->a;
-    add_norm(b, W_NORM1_W, W_NORM1_B, a->width);
+    add_norm(b, W_NORM1_W, W_NORM1_B, a->width, ALL_TOKENS);
     add_qkv(b);
     add(b, W_O, a->width, a->heads * a->head_dim, W_INIT_NORMAL, COLS_Q);
     if (a->out_bias) add(b, W_O_B, a->width, 1, W_INIT_ZERO, ALL);
-    add_norm(b, W_NORM2_W, W_NORM2_B, a->width);
+    add_norm(b, W_NORM2_W, W_NORM2_B, a->width, ALL_TOKENS);
     if (a->glu) add(b, W_GATE, a->ffn, a->width, W_INIT_NORMAL, ROWS_FFN);
     add(b, W_UP, a->ffn, a->width, W_INIT_NORMAL, ROWS_FFN);
     if (a->mlp_bias) add(b, W_UP_B, a->ffn, 1, W_INIT_ZERO, ROWS_FFN);
@@ -236,7 +237,7 @@ static void add_layer(Builder *b) {
 
 static void add_head(Builder *b) {
     const Arch *a = b->a;
-    if (a->final_norm) add_norm(b, W_FNORM_W, W_FNORM_B, a->width);
+    if (a->final_norm) add_norm(b, W_FNORM_W, W_FNORM_B, a->width, ALL);
     if (a->embed_width != a->width) add(b, W_PROJ_OUT, a->embed_width, a->width, W_INIT_NORMAL, ALL);
     if (a->head == ARCH_HEAD_SCALAR) add(b, W_V_HEAD, 1, a->embed_width, W_INIT_NORMAL, ALL);
     else if (!a->tied) add(b, W_LM_HEAD, a->vocab, a->embed_width, W_INIT_NORMAL, ROWS_VOCAB);

@@ -194,7 +194,7 @@ static void reduce_segment(const Group *g, const Kernels *k, DType dt, Dev *x, D
     mem_free(req);
 }
 
-static void reduce_scatter(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t n) {
+void coll_reduce_scatter_dt(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t n) {
     if (g->size == 1 || n == 0) return;
     if (n % g->size) err_fatal("reduce-scatter of %lld elements over %d ranks", (long long)n, g->size);
     const int64_t part = n / g->size;
@@ -204,7 +204,9 @@ static void reduce_scatter(const Group *g, const Kernels *k, DType dt, Dev *x, i
         reduce_segment(g, k, dt, x, stage, part, at, ds_min(SEGMENT, part - at));
 }
 
-void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) { reduce_scatter(g, k, DS_F32, x, n); }
+void coll_reduce_scatter(const Group *g, const Kernels *k, Dev *x, int64_t n) {
+    coll_reduce_scatter_dt(g, k, DS_F32, x, n);
+}
 
 void coll_reduce_scatter_library(const Group *g, const Kernels *k, Dev *x, int64_t n) {
     if (g->size == 1 || n == 0) return;
@@ -275,7 +277,7 @@ void coll_allreduce(const Group *g, const Kernels *k, DType dt, Dev *x, int64_t 
     if (g->size == 1) return;
     const int64_t part = n / g->size, even = part * g->size;
     const size_t e = dtype_bytes(dt);
-    reduce_scatter(g, k, dt, x, even);
+    coll_reduce_scatter_dt(g, k, dt, x, even);
     coll_allgather_dev(g, x, part, e);
     if (n == even || g->dry) return;
     // The few elements left over: every rank sums all of them in the same tree.

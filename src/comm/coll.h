@@ -43,6 +43,8 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
 // x[n], n a multiple of the group's size: rank r ends with the sum in x[r * n/size ..); the rest of x is left
 // undefined.
 void coll_reduce_scatter(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
+// The same of x[n] dt (bf16 is also added in bf16).
+void coll_reduce_scatter_dt(const Group *g, const struct Kernels *k, DType dt, Dev *x, int64_t n);
 // The same by MPI's own sum, in its order.
 void coll_reduce_scatter_library(const Group *g, const struct Kernels *k, Dev *x, int64_t n);
 // Rank r gives x[r * part ..); all get x[size * part]. Elements of `elem_bytes`.

@@ -19,6 +19,7 @@ typedef struct {
     int lanes, turns; // turns: lanes of one rank
     bool library;     // false after layout_create. At ZeRO stages 0, 1 gradients are summed once a step, by MPI, in its
                       // order
+    bool sequence;    // false after layout_create. Tensor ranks divide the rows of what they do not split (arch_part.h)
 } Layout;
 
 // What a user wishes; 0: all data ranks, for zero and lanes; 1 for tensor.

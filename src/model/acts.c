@@ -21,19 +21,22 @@ static Dev *take(Cursor *c, int64_t n, size_t elem_bytes) {
     return p;
 }
 
-static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t n, bool keep) {
+// Of n rows, how many a tensor rank has.
+static int64_t share_of(const ArchPart *p, int64_t n) { return p->sequence ? ds_ceil_div(n, p->size) : n; }
+
+static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t n, int64_t own, bool keep) {
     const size_t e = dtype_bytes(dt), f = sizeof(float);
     const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
-    l->n1 = take(c, n * r->width, e);
+    l->n1 = take(c, own * r->width, e);
     l->qkv = take(c, n * (hd + 2 * kvd), e);
     l->o = take(c, n * hd, e);
-    l->mid = take(c, n * r->width, e);
-    l->n2 = take(c, n * r->width, e);
+    l->mid = take(c, own * r->width, e);
+    l->n2 = take(c, own * r->width, e);
     l->up = take(c, n * r->ffn * (r->glu ? 2 : 1), e);
     l->act = take(c, n * r->ffn, e);
     if (!keep) return;
-    l->stats1 = take(c, n * 2, f);
-    l->stats2 = take(c, n * 2, f);
+    l->stats1 = take(c, own * 2, f);
+    l->stats2 = take(c, own * 2, f);
     l->lse = take(c, n * r->heads, f);
     if (!r->qk_norm) return;
     l->q_raw = take(c, n * hd, e);
@@ -45,18 +48,19 @@ static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t 
 static void lay_layers(Acts *a, Cursor *c, int64_t n) {
     const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
+    const int64_t own = share_of(a->part, n);
     const int64_t first = r->layers - a->kept;
-    for (int64_t i = 0; i <= r->layers; i++) a->x[i] = a->keep || i < 2 ? take(c, n * r->width, e) : a->x[i - 2];
-    for (int64_t i = first; i < r->layers; i++) lay_layer(&a->layer[i], r, a->dt, c, n, a->keep);
+    for (int64_t i = 0; i <= r->layers; i++) a->x[i] = a->keep || i < 2 ? take(c, own * r->width, e) : a->x[i - 2];
+    for (int64_t i = first; i < r->layers; i++) lay_layer(&a->layer[i], r, a->dt, c, n, own, a->keep);
     for (int64_t i = 0; i < first; i++) a->layer[i] = a->layer[first];
 }
 
 static void lay_backward(Acts *a, Cursor *c, int64_t n) {
     const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
-    const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
-    a->dx = take(c, n * r->width, e);
-    a->t2 = take(c, n * r->width, e);
+    const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim, own = share_of(a->part, n);
+    a->dx = take(c, own * r->width, e);
+    a->t2 = take(c, own * r->width, e);
     a->t3 = take(c, n * r->embed_width, e);
     a->d_o = take(c, n * hd, e);
     a->dqkv = take(c, n * (hd + 2 * kvd), e);
@@ -92,16 +96,18 @@ static void lay_head(Acts *a, Cursor *c, int64_t rows) {
 static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
     const Arch *r = &a->part->own;
     const size_t e = dtype_bytes(a->dt);
+    const int64_t own = share_of(a->part, n);
     Cursor c = {base, 0};
     a->ids = take(&c, n, sizeof(int32_t));
     a->pos = take(&c, n, sizeof(int32_t));
-    a->pos_rows = take(&c, n, sizeof(int32_t));
-    if (r->embed_width != r->width) a->embed = take(&c, n * r->embed_width, e);
+    a->pos_rows = take(&c, own, sizeof(int32_t));
+    if (r->embed_width != r->width) a->embed = take(&c, own * r->embed_width, e);
     if (r->embed_norm) {
-        a->embed_raw = take(&c, n * r->width, e);
-        a->embed_stats = take(&c, n * 2, sizeof(float));
+        a->embed_raw = take(&c, own * r->width, e);
+        a->embed_stats = take(&c, own * 2, sizeof(float));
     }
-    a->t1 = take(&c, n * r->width, e);
+    a->t1 = take(&c, own * r->width, e);
+    if (a->part->sequence) a->whole = take(&c, own * a->part->size * ds_max(r->width, r->embed_width), e);
     lay_layers(a, &c, n);
     if (a->keep) lay_backward(a, &c, n);
     lay_head(a, &c, rows);
@@ -162,4 +168,11 @@ void acts_reserve(Acts *a, int64_t n, int64_t rows) {
     if (at == a->arena) return;
     a->arena = at;
     lay_out(a, at, a->cap, a->row_cap);
+}
+
+void acts_set_rows(Acts *a, int64_t n) {
+    a->n = n;
+    a->share = share_of(a->part, n);
+    a->own_first = a->part->sequence ? ds_min(n, a->part->rank * a->share) : 0;
+    a->own = ds_min(a->share, n - a->own_first);
 }

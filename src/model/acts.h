@@ -1,5 +1,10 @@
 // acts.h: activations of one packed micro-batch: what the forward pass keeps for the backward pass, and scratch. Not
 // collective.
+//
+// Own rows: what lies between the parts that tensor parallelism splits is kept for this rank's tokens. Without sequence
+// parallelism they are all n; with it, rank r's are r * share .. min(n, (r + 1) * share), share = ceil(n / size), which
+// for the last ranks may be none. All rows are together in `whole` for a while: share * size of them, so that equal
+// shares travel; what rows n and beyond hold is never read.
 #ifndef DS_ACTS_H
 #define DS_ACTS_H
 
@@ -9,12 +14,12 @@
 
 // What one layer keeps. n1, n2: the norms' outputs, or, where norms follow the sums (OPT-350M), the norms' inputs.
 typedef struct {
-    Dev *n1, *stats1;     // dt [n, width]; fp32 [n, 2]
+    Dev *n1, *stats1;     // dt [own, width]; fp32 [own, 2]
     Dev *qkv;             // dt [n, (heads + 2 kv_heads) head_dim], after rotary
     Dev *q_raw, *k_raw;   // dt, before the per-head norm (Qwen3)
     Dev *q_rstd, *k_rstd; // fp32 [n, heads]
     Dev *o, *lse;         // dt [n, heads head_dim]; fp32 [heads, n]
-    Dev *mid;             // dt [n, width] residual stream between attention and MLP
+    Dev *mid;             // dt [own, width] residual stream between attention and MLP
     Dev *n2, *stats2;     // as n1
     Dev *up, *act;        // dt [n, ffn or 2 ffn] before, [n, ffn] after the activation
 } LayerActs;
@@ -27,20 +32,24 @@ typedef struct {
     int64_t kept;         // of the last layers: they have buffers of their own, those below use the first of these
     int64_t cap, row_cap; // tokens and head rows that the arena has room for
     int64_t n, n_seq;     // of the current micro-batch
-    Dev *arena;           // own, or in `shared`
+    // Rows of every tensor rank; this rank's first, and how many it has.
+    int64_t share, own_first, own;
+    Dev *arena; // own, or in `shared`
     size_t arena_bytes;
     Workspace *shared; // view; NULL: none
     size_t shared_at;
     int32_t *starts; // host [n_seq + 1]
     int64_t starts_cap;
-    Dev *ids, *pos, *pos_rows;    // int32 [n]; pos_rows: pos + pos_offset
-    Dev *embed;                   // dt [n, embed_width] where it differs from width
+    Dev *ids, *pos, *pos_rows;    // int32 [n]; pos_rows: [own] pos + pos_offset
+    Dev *embed;                   // dt [own, embed_width] where it differs from width
     Dev *embed_raw, *embed_stats; // input of the embedding's norm (BLOOM)
-    Dev **x;                      // [layers + 1] residual stream; without `keep` two buffers take turns
+    Dev **x;                      // [layers + 1] residual stream, own rows; without `keep` two buffers take turns
     LayerActs *layer;             // [layers]; the first layers - kept have the buffers of the layer after them
     // scratch
-    Dev *t1, *t2, *t3; // dt [n, width]
-    Dev *dx;           // dt [n, width] gradient of the residual stream
+    Dev *t1, *t2; // dt [own, width]
+    Dev *t3;      // dt [n, embed_width]
+    Dev *dx;      // dt [own, width] gradient of the residual stream
+    Dev *whole;   // dt [share * size, width or embed_width]; NULL without sequence parallelism
     Dev *d_o, *dqkv, *delta;
     Dev *dact, *dup;
     // head, for up to row_cap rows
@@ -71,5 +80,11 @@ void acts_share(Acts *a, Workspace *shared, size_t at);
 
 // Makes room for n tokens, `rows` of them through the head; what the arena held is lost when it grows.
 void acts_reserve(Acts *a, int64_t n, int64_t rows);
+
+// The current micro-batch has n tokens, for which there is room.
+void acts_set_rows(Acts *a, int64_t n);
+
+// Where all rows lie of what ends as own rows in `own`: there, where own rows are all.
+static inline Dev *acts_whole(const Acts *a, Dev *own) { return a->part->sequence ? a->whole : own; }
 
 #endif

@@ -36,7 +36,7 @@ void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, 
     const int block = (int)i + 1;
     const int64_t hd = r->heads * r->head_dim, row = hd + 2 * r->kv_heads * r->head_dim;
     Qkv s = split(r, m->dt, l->qkv);
-    m->k->linear_fwd(m->dt, m->dt, l->qkv, in, model_weight(m, block, qkv_role(r)),
+    m->k->linear_fwd(m->dt, m->dt, l->qkv, model_rows_in(m, a, in, r->width), model_weight(m, block, qkv_role(r)),
                      model_weight(m, block, qkv_bias_role(r)), a->n, row, r->width);
     if (r->qk_norm) {
         m->k->head_norm_fwd(m->dt, s.q, l->q_raw, l->q_rstd, model_weight(m, block, W_QNORM), a->n, r->head_dim,
@@ -51,9 +51,9 @@ void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, 
     if (cache) m->k->kv_write(m->dt, cache->layer[i], s.k, s.v, r->head_dim, a->starts, a->n_seq, cache->first);
     m->k->attn_fwd(m->dt, shape(m), l->o, l->lse, s.q, s.k, s.v, a->starts, a->n_seq, cache ? cache->first : NULL,
                    cache ? &cache->layer[i] : NULL);
-    m->k->linear_fwd(m->dt, m->dt, out, l->o, model_weight(m, block, W_O), layer_bias(m, block, W_O_B), a->n, r->width,
-                     hd);
-    model_sum(m, out, a->n * r->width);
+    m->k->linear_fwd(m->dt, m->dt, acts_whole(a, out), l->o, model_weight(m, block, W_O), layer_bias(m, block, W_O_B),
+                     a->n, r->width, hd);
+    model_rows_out(m, a, out, r->width);
 }
 
 void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in) {
@@ -62,6 +62,7 @@ void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, cons
     const int block = (int)i + 1;
     const int64_t hd = r->heads * r->head_dim, row = hd + 2 * r->kv_heads * r->head_dim;
     Qkv s = split(r, m->dt, l->qkv), d = split(r, m->dt, a->dqkv);
+    dout = model_rows_in(m, a, dout, r->width);
     m->k->linear_bwd_w(m->dt, model_grad(m, block, W_O), model_grad(m, block, W_O_B), dout, l->o, a->n, r->width, hd);
     m->k->linear_bwd_x(m->dt, a->d_o, false, dout, model_weight(m, block, W_O), a->n, r->width, hd);
     m->k->attn_bwd(m->dt, shape(m), d.q, d.k, d.v, a->delta, a->d_o, l->o, l->lse, s.q, s.k, s.v, a->starts, a->n_seq);
@@ -75,8 +76,9 @@ void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, cons
         m->k->head_norm_bwd(m->dt, d.k, model_grad(m, block, W_KNORM), l->k_raw, l->k_rstd,
                             model_weight(m, block, W_KNORM), a->n, r->head_dim);
     }
-    m->k->linear_bwd_w(m->dt, model_grad(m, block, qkv_role(r)), model_grad(m, block, qkv_bias_role(r)), a->dqkv, in,
-                       a->n, row, r->width);
-    m->k->linear_bwd_x(m->dt, din, false, a->dqkv, model_weight(m, block, qkv_role(r)), a->n, row, r->width);
-    model_sum(m, din, a->n * r->width);
+    m->k->linear_bwd_w(m->dt, model_grad(m, block, qkv_role(r)), model_grad(m, block, qkv_bias_role(r)), a->dqkv,
+                       model_rows_in(m, a, in, r->width), a->n, row, r->width);
+    m->k->linear_bwd_x(m->dt, acts_whole(a, din), false, a->dqkv, model_weight(m, block, qkv_role(r)), a->n, row,
+                       r->width);
+    model_rows_out(m, a, din, r->width);
 }

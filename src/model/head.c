@@ -35,7 +35,7 @@ static void rows_fwd(const Model *m, Acts *a, const HeadInfo *h, const int32_t *
     const Arch *r = &m->arch;
     a->n_rows = n;
     m->k->copy_in(a->rows, rows, (size_t)n * sizeof *rows);
-    m->k->gather_rows(m->dt, a->hx, a->x[r->layers], a->rows, n, h->width);
+    m->k->gather_rows(m->dt, a->hx, model_rows_in(m, a, a->x[r->layers], h->width), a->rows, n, h->width);
     if (r->final_norm)
         m->k->norm_fwd(m->dt, kernel_norm(r), a->hf, a->hstats, a->hx, model_weight(m, h->head, W_FNORM_W),
                        model_weight(m, h->head, W_FNORM_B), n, h->width, (float)r->norm_eps);
@@ -62,8 +62,10 @@ static void rows_bwd(Model *m, Acts *a, const HeadInfo *h) {
         m->k->norm_bwd(m->dt, kernel_norm(r), a->dhf, false, model_grad(m, h->head, W_FNORM_W),
                        model_grad(m, h->head, W_FNORM_B), a->dhf, a->hx, model_weight(m, h->head, W_FNORM_W), a->hstats,
                        n, h->width);
-    m->k->zero(a->dx, (size_t)(a->n * h->width) * dtype_bytes(m->dt));
-    m->k->scatter_rows(m->dt, a->dx, a->dhf, a->rows, n, h->width);
+    Dev *dx = acts_whole(a, a->dx);
+    m->k->zero(dx, (size_t)(a->n * h->width) * dtype_bytes(m->dt));
+    m->k->scatter_rows(m->dt, dx, a->dhf, a->rows, n, h->width);
+    model_rows_cut(m, a, a->dx, h->width);
     model_grad_close(m, h->head);
 }
 

@@ -4,10 +4,10 @@
 
 #include "model/model.h"
 
-// out dt [n, width] = attention(in) of layer i with its output projection; keeps what the backward pass needs in
-// a->layer[i].
+// out dt [own, width] = attention(in) of layer i with its output projection, from in [own, width]; keeps what the
+// backward pass needs in a->layer[i].
 void attention_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in, const ModelCache *cache);
-// din dt [n, width] = gradient of `in`, from dout; weights' gradients +=.
+// din dt [own, width] = gradient of `in`, from dout [own, width]; weights' gradients +=.
 void attention_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in);
 
 // The bias of a product that is summed over the tensor group: rank 0 adds it, NULL on the others.

@@ -17,13 +17,13 @@ void mlp_fwd(const Model *m, Acts *a, int64_t i, Dev *out, const Dev *in) {
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
     const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
-    m->k->linear_fwd(m->dt, m->dt, l->up, in, model_weight(m, block, first_role(r)), model_weight(m, block, W_UP_B),
-                     a->n, rows, r->width);
+    m->k->linear_fwd(m->dt, m->dt, l->up, model_rows_in(m, a, in, r->width), model_weight(m, block, first_role(r)),
+                     model_weight(m, block, W_UP_B), a->n, rows, r->width);
     if (r->glu) m->k->glu_fwd(m->dt, kernel_act(r), l->act, l->up, a->n, r->ffn);
     else m->k->act_fwd(m->dt, kernel_act(r), l->act, l->up, a->n * r->ffn);
-    m->k->linear_fwd(m->dt, m->dt, out, l->act, model_weight(m, block, W_DOWN), layer_bias(m, block, W_DOWN_B), a->n,
-                     r->width, r->ffn);
-    model_sum(m, out, a->n * r->width);
+    m->k->linear_fwd(m->dt, m->dt, acts_whole(a, out), l->act, model_weight(m, block, W_DOWN),
+                     layer_bias(m, block, W_DOWN_B), a->n, r->width, r->ffn);
+    model_rows_out(m, a, out, r->width);
 }
 
 void mlp_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev *in) {
@@ -31,13 +31,15 @@ void mlp_bwd(Model *m, Acts *a, int64_t i, Dev *din, const Dev *dout, const Dev 
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
     const int64_t rows = r->glu ? 2 * r->ffn : r->ffn;
+    dout = model_rows_in(m, a, dout, r->width);
     m->k->linear_bwd_w(m->dt, model_grad(m, block, W_DOWN), model_grad(m, block, W_DOWN_B), dout, l->act, a->n,
                        r->width, r->ffn);
     m->k->linear_bwd_x(m->dt, a->dact, false, dout, model_weight(m, block, W_DOWN), a->n, r->width, r->ffn);
     if (r->glu) m->k->glu_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n, r->ffn);
     else m->k->act_bwd(m->dt, kernel_act(r), a->dup, a->dact, l->up, a->n * r->ffn);
-    m->k->linear_bwd_w(m->dt, model_grad(m, block, first_role(r)), model_grad(m, block, W_UP_B), a->dup, in, a->n, rows,
+    m->k->linear_bwd_w(m->dt, model_grad(m, block, first_role(r)), model_grad(m, block, W_UP_B), a->dup,
+                       model_rows_in(m, a, in, r->width), a->n, rows, r->width);
+    m->k->linear_bwd_x(m->dt, acts_whole(a, din), false, a->dup, model_weight(m, block, first_role(r)), a->n, rows,
                        r->width);
-    m->k->linear_bwd_x(m->dt, din, false, a->dup, model_weight(m, block, first_role(r)), a->n, rows, r->width);
-    model_sum(m, din, a->n * r->width);
+    model_rows_out(m, a, din, r->width);
 }

@@ -18,6 +18,7 @@ void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const 
                   const AdapterCfg *adapters) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
+    m->part.sequence = layout->sequence;
     weights_build_part(&m->arch, &m->part, &m->weights);
     if (m->part.size > arch->kv_heads)
         m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
@@ -85,20 +86,43 @@ static KernelNorm kernel_norm(const Arch *r) { return r->norm == ARCH_NORM_LN ? 
 
 static void norm_fwd(const Model *m, Acts *a, int block, WeightRole w, Dev *y, Dev *stats, const Dev *x) {
     m->k->norm_fwd(m->dt, kernel_norm(&m->arch), y, stats, x, model_weight(m, block, w), model_weight(m, block, w + 1),
-                   a->n, m->arch.width, (float)m->arch.norm_eps);
+                   a->own, m->arch.width, (float)m->arch.norm_eps);
 }
 
 static void norm_bwd(Model *m, Acts *a, int block, WeightRole w, Dev *dx, bool accumulate, const Dev *dy, const Dev *x,
                      const Dev *stats) {
     m->k->norm_bwd(m->dt, kernel_norm(&m->arch), dx, accumulate, model_grad(m, block, w), model_grad(m, block, w + 1),
-                   dy, x, model_weight(m, block, w), stats, a->n, m->arch.width);
+                   dy, x, model_weight(m, block, w), stats, a->own, m->arch.width);
 }
 
 void model_sum(const Model *m, Dev *x, int64_t n) { coll_allreduce(m->zero.layout->tensor, m->k, m->dt, x, n); }
 
+// Where own rows lie among all rows.
+static Dev *own_rows(const Model *m, const Acts *a, int64_t width) {
+    return dev_at(a->whole, (size_t)(a->own_first * width) * dtype_bytes(m->dt));
+}
+
+const Dev *model_rows_in(const Model *m, const Acts *a, const Dev *own, int64_t width) {
+    if (!m->part.sequence) return own;
+    m->k->copy(own_rows(m, a, width), own, (size_t)(a->own * width) * dtype_bytes(m->dt));
+    coll_allgather_dev(m->zero.layout->tensor, a->whole, a->share * width, dtype_bytes(m->dt));
+    return a->whole;
+}
+
+void model_rows_out(const Model *m, const Acts *a, Dev *own, int64_t width) {
+    if (m->part.sequence)
+        coll_reduce_scatter_dt(m->zero.layout->tensor, m->k, m->dt, a->whole, a->share * m->part.size * width);
+    else model_sum(m, own, a->n * width);
+    model_rows_cut(m, a, own, width);
+}
+
+void model_rows_cut(const Model *m, const Acts *a, Dev *own, int64_t width) {
+    if (m->part.sequence) m->k->copy(own, own_rows(m, a, width), (size_t)(a->own * width) * dtype_bytes(m->dt));
+}
+
 static void upload(Acts *a, const Arch *r, const Batch *b) {
     size_t bytes = (size_t)b->n * sizeof(int32_t);
-    a->n = b->n;
+    acts_set_rows(a, b->n);
     a->n_seq = b->n_seq;
     if (a->starts_cap < b->n_seq + 1) {
         mem_free(a->starts);
@@ -109,9 +133,9 @@ static void upload(Acts *a, const Arch *r, const Batch *b) {
     a->k->copy_in(a->ids, b->ids, bytes);
     a->k->copy_in(a->pos, b->pos, bytes);
     if (r->pos != ARCH_POS_LEARNED || r->embed_width == r->width) return;
-    int32_t *rows = MEM_NEW(int32_t, b->n);
-    for (int64_t t = 0; t < b->n; t++) rows[t] = b->pos[t] + (int32_t)r->pos_offset;
-    a->k->copy_in(a->pos_rows, rows, bytes);
+    int32_t *rows = MEM_NEW(int32_t, a->own);
+    for (int64_t t = 0; t < a->own; t++) rows[t] = b->pos[a->own_first + t] + (int32_t)r->pos_offset;
+    a->k->copy_in(a->pos_rows, rows, (size_t)a->own * sizeof *rows);
     mem_free(rows);
 }
 
@@ -121,17 +145,17 @@ static void embed_fwd(const Model *m, Acts *a) {
     Dev *x = r->embed_norm ? a->embed_raw : a->x[0];
     const bool narrow = r->embed_width != r->width;
     Dev *rows = narrow ? a->embed : x;
-    m->k->embed_fwd(m->dt, rows, model_weight(m, 0, W_TOK), m->part.vocab_first, m->part.own.vocab, a->ids,
-                    narrow || m->part.rank > 0 ? NULL : model_weight(m, 0, W_POS), a->pos, r->pos_offset, a->n,
+    m->k->embed_fwd(m->dt, acts_whole(a, rows), model_weight(m, 0, W_TOK), m->part.vocab_first, m->part.own.vocab,
+                    a->ids, narrow || m->part.rank > 0 ? NULL : model_weight(m, 0, W_POS), a->pos, r->pos_offset, a->n,
                     r->embed_width);
-    model_sum(m, rows, a->n * r->embed_width);
+    model_rows_out(m, a, rows, r->embed_width);
     if (narrow) {
-        m->k->linear_fwd(m->dt, m->dt, x, a->embed, model_weight(m, 0, W_PROJ_IN), NULL, a->n, r->width,
+        m->k->linear_fwd(m->dt, m->dt, x, a->embed, model_weight(m, 0, W_PROJ_IN), NULL, a->own, r->width,
                          r->embed_width);
         if (r->pos == ARCH_POS_LEARNED) {
             m->k->embed_fwd(m->dt, a->t1, model_weight(m, 0, W_POS), 0, r->max_positions + r->pos_offset, a->pos_rows,
-                            NULL, NULL, 0, a->n, r->width);
-            m->k->add(m->dt, x, a->t1, a->n * r->width);
+                            NULL, NULL, 0, a->own, r->width);
+            m->k->add(m->dt, x, a->t1, a->own * r->width);
         }
     }
     if (r->embed_norm) norm_fwd(m, a, 0, W_ENORM_W, a->x[0], a->embed_stats, x);
@@ -140,12 +164,12 @@ static void embed_fwd(const Model *m, Acts *a) {
 static void embed_bwd(Model *m, Acts *a) {
     const Arch *r = &m->arch;
     if (r->embed_norm) norm_bwd(m, a, 0, W_ENORM_W, a->dx, false, a->dx, a->embed_raw, a->embed_stats);
+    const Dev *dx = model_rows_in(m, a, a->dx, r->width);
     if (r->pos == ARCH_POS_LEARNED)
-        m->k->embed_bwd(m->dt, model_grad(m, 0, W_POS), r->max_positions + r->pos_offset, a->dx, a->pos, r->pos_offset,
+        m->k->embed_bwd(m->dt, model_grad(m, 0, W_POS), r->max_positions + r->pos_offset, dx, a->pos, r->pos_offset,
                         a->n, r->width);
-    const Dev *dx = a->dx;
     if (r->embed_width != r->width) {
-        m->k->linear_bwd_w(m->dt, model_grad(m, 0, W_PROJ_IN), NULL, dx, a->embed, a->n, r->width, r->embed_width);
+        m->k->linear_bwd_w(m->dt, model_grad(m, 0, W_PROJ_IN), NULL, a->dx, a->embed, a->own, r->width, r->embed_width);
         m->k->linear_bwd_x(m->dt, a->t3, false, dx, model_weight(m, 0, W_PROJ_IN), a->n, r->width, r->embed_width);
         dx = a->t3;
     }
@@ -155,8 +179,8 @@ static void embed_bwd(Model *m, Acts *a) {
 
 // to = from + t
 static void sum_into(const Model *m, Acts *a, Dev *to, const Dev *from, const Dev *t) {
-    m->k->copy(to, from, (size_t)(a->n * m->arch.width) * dtype_bytes(m->dt));
-    m->k->add(m->dt, to, t, a->n * m->arch.width);
+    m->k->copy(to, from, (size_t)(a->own * m->arch.width) * dtype_bytes(m->dt));
+    m->k->add(m->dt, to, t, a->own * m->arch.width);
 }
 
 static void layer_fwd(const Model *m, Acts *a, int64_t i, const ModelCache *cache) {
@@ -185,7 +209,7 @@ static void layer_bwd(Model *m, Acts *a, int64_t i) {
     const Arch *r = &m->arch;
     LayerActs *l = &a->layer[i];
     const int block = (int)i + 1;
-    const int64_t n = a->n * r->width;
+    const int64_t n = a->own * r->width;
     Dev *x = a->x[i], *dx = a->dx;
     if (!r->pre_norm) {
         norm_bwd(m, a, block, W_NORM2_W, dx, false, dx, l->n2, l->stats2);

@@ -5,8 +5,11 @@
 // At ZeRO stage 3 they are collective on the zero group, training passes on the data group at every stage
 // (zero_state.h): each rank makes as many as the others, if need be with batch_empty. The rest is not collective.
 //
-// Tensor parallelism: the residual stream is whole on every rank. What is split ends in a sum over the ranks: the
-// embedding, attention and MLP forward; their inputs' gradients backward.
+// Tensor parallelism: what is split ends in a sum over the ranks: the embedding, attention and MLP forward; their
+// inputs' gradients backward. Between these parts every rank has its own rows (acts.h) of the residual stream: all of
+// them, or, with layout->sequence, its share. Then all rows are gathered before a split part, and the sum leaves each
+// rank its rows of it, in the same order of ranks: the same bits. So in every pass, generation's too: one path, and
+// with few rows no more messages than the sum over all of them takes.
 #ifndef DS_MODEL_H
 #define DS_MODEL_H
 
@@ -43,8 +46,8 @@ void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const 
                   const AdapterCfg *adapters);
 void model_destroy(Model *m);
 
-// Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream. rows: the largest
-// number of rows that the head will be asked for. cache: NULL except in generation.
+// Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream, own rows. rows:
+// the largest number of rows that the head will be asked for. cache: NULL except in generation.
 void model_fwd(const Model *m, Acts *a, const Batch *b, int64_t rows, const ModelCache *cache);
 
 // From a->dx (set by a head's backward) to gradients (+=) of every weight of embedding and layers.
@@ -79,5 +82,15 @@ void model_init_random(Model *m, uint64_t seed, int block);
 
 // x dt [n] = sum over the tensor group. Collective on it.
 void model_sum(const Model *m, Dev *x, int64_t n);
+
+// ---- own rows and all rows, of `width` dt ----
+// Into a split part: all rows, from every rank's `own`. They lie in `own` where it has all of them, else in a->whole
+// until the next of these calls. Collective on the tensor group.
+const Dev *model_rows_in(const Model *m, const Acts *a, const Dev *own, int64_t width);
+// Out of it: own = own rows of the sum over the ranks of all rows, which each rank has put into acts_whole(a, own).
+// Collective on the tensor group.
+void model_rows_out(const Model *m, const Acts *a, Dev *own, int64_t width);
+// own = own rows of acts_whole(a, own), where the ranks have the same. Not collective.
+void model_rows_cut(const Model *m, const Acts *a, Dev *own, int64_t width);
 
 #endif

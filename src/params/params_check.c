@@ -136,6 +136,15 @@ done:
     return err;
 }
 
+static Err check_layout(const Params *p) {
+    Err err = DS_OK;
+    char at[1024];
+    REFUSE(p->layout.sequence && p->layout.tensor == 1, "layout", "sequence",
+           "expected no where tensor = 1: no ranks split a layer, which could divide its tokens");
+done:
+    return err;
+}
+
 static Err check_model(const Params *p, const char *section, const ModelParams *m, ModelInit other) {
     const char *word = other == INIT_RANDOM ? "random" : "previous";
     Err err = DS_OK;
@@ -242,6 +251,7 @@ Err params_check(Params *p) {
     DS_TRY(resolve(p));
     DS_TRY(check_built(p));
     DS_TRY(check_job(p));
+    DS_TRY(check_layout(p));
     DS_TRY(check_models(p));
     DS_TRY(check_data(p));
     DS_TRY(check_train(p, "sft", &p->sft.train));

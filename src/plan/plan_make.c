@@ -40,37 +40,49 @@ static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace
     acts_reserve(a, tokens, tokens);
 }
 
-// The calls of one micro-batch that communicate, as model.c and head.c make them: ZeRO's, and the sums over the tensor
-// group of n tokens.
-static void dry_turn(Model *m, int64_t n) {
+// Attention and MLP of a layer: what they send. The backward pass needs all rows of their inputs once more.
+static void dry_halves(const Model *m, const Acts *a, bool backward) {
+    for (int half = 0; half < 2; half++) {
+        for (int i = 0; i < 1 + backward; i++) model_rows_in(m, a, a->t1, m->arch.width);
+        model_rows_out(m, a, a->t1, m->arch.width);
+    }
+}
+
+// The calls of one micro-batch that communicate, as model.c and head.c make them: ZeRO's, and over the tensor group
+// those of the n tokens in `a`.
+static void dry_turn(Model *m, const Acts *a) {
     const int head = m->weights.blocks - 1;
     model_open(m, 0, 1);
-    model_sum(m, NULL, n * m->arch.embed_width);
+    model_rows_out(m, a, a->x[0], m->arch.embed_width);
     for (int b = 1; b < head; b++) {
         model_open(m, b, b + 1);
-        for (int half = 0; half < 2; half++) model_sum(m, NULL, n * m->arch.width);
+        dry_halves(m, a, false);
     }
     model_open(m, head, -1);
     model_open(m, 0, -1);
     model_grad_open(m, 0);
     model_grad_open(m, head);
-    if (m->arch.head == ARCH_HEAD_LM) model_sum(m, NULL, n * m->arch.embed_width);
+    model_rows_in(m, a, a->x[m->arch.layers], m->arch.width);
+    if (m->arch.head == ARCH_HEAD_LM) model_sum(m, NULL, a->n * m->arch.embed_width);
     model_grad_close(m, head);
     for (int b = head - 1; b > 0; b--) {
         model_open(m, b, b - 1);
         model_grad_open(m, b);
-        for (int half = 0; half < 2; half++) model_sum(m, NULL, n * m->arch.width);
+        if (b - 1 < m->arch.layers - a->kept) dry_halves(m, a, false);
+        dry_halves(m, a, true);
         model_grad_close(m, b);
     }
+    model_rows_in(m, a, a->dx, m->arch.width);
     model_grad_close(m, 0);
 }
 
-// One optimizer step of a model: what it sends.
-static void dry_step(Dry *d, PlanRole role, int64_t turns, int64_t tokens) {
+// One optimizer step of a model with these activations: what it sends.
+static void dry_step(Dry *d, PlanRole role, Acts *a, int64_t turns, int64_t tokens) {
     ZeroState *z = &d->model[role].zero;
     const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
+    acts_set_rows(a, tokens);
     zero_step_begin(z);
-    for (int64_t t = 0; t < turns; t++) dry_turn(&d->model[role], tokens);
+    for (int64_t t = 0; t < turns; t++) dry_turn(&d->model[role], a);
     zero_grad_finish(z);
     zero_weights_changed(z);
     d->out->sent[0] += (double)(coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before[0]);
@@ -125,7 +137,7 @@ static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t
     add_model(d, role, true, false);
     add_acts(d, role, true, ds_max(t->micro_tokens, longest), NULL);
     d->out->turns = turns_of(d, all, t->micro_tokens);
-    dry_step(d, role, d->out->turns, t->micro_tokens);
+    dry_step(d, role, &d->acts[0], d->out->turns, t->micro_tokens);
     d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / group_size(d->layout.data);
     close_phase(d);
 }
@@ -174,8 +186,8 @@ static void plan_ppo(Dry *d) {
     hybrid_enter(d->gen);
     hybrid_leave(d->gen);
     d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
-    dry_step(d, ROLE_ACTOR, d->out->turns, micro);
-    dry_step(d, ROLE_CRITIC, d->out->turns, micro);
+    dry_step(d, ROLE_ACTOR, &d->acts[0], d->out->turns, micro);
+    dry_step(d, ROLE_CRITIC, &d->acts[1], d->out->turns, micro);
     plan_ppo_cost(d, answers, ranks);
     close_phase(d);
 }
@@ -196,6 +208,7 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     DS_TRY(plan_models_find(p, &models));
     layout_create_dry(&d.layout, ranks, wish);
     d.layout.library = p->layout.reduce == REDUCE_LIBRARY;
+    d.layout.sequence = p->layout.sequence;
     kernels_mem_forget();
     for (int phase = 0; phase < PLAN_PHASES; phase++) {
         d.out = &plan->phase[phase];

@@ -1,6 +1,6 @@
 // test_tensor.c: five training steps and a generation of models of every family, of shapes that divide by nothing, with
-// and without low-rank adapters, split over tensor groups and ZeRO stages: losses, norms and weights are those of one
-// rank, to rounding.
+// and without low-rank adapters, split over tensor groups and ZeRO stages, with and without sequence parallelism:
+// losses, norms and weights are those of one rank, to rounding.
 #include <stdlib.h>
 
 #include "tiny.h"
@@ -81,7 +81,7 @@ static AdapterCfg adapters(int i) {
 }
 enum { ADAPTERS = 3 };
 
-static Run5 train(const Shape *s, int adapted, const Group *g, LayoutWish wish, int stage) {
+static Run5 train(const Shape *s, int adapted, const Group *g, LayoutWish wish, bool sequence, int stage) {
     const Arch arch = odd_arch(s);
     const AdapterCfg lora = adapters(adapted);
     Model m;
@@ -89,10 +89,12 @@ static Run5 train(const Shape *s, int adapted, const Group *g, LayoutWish wish, 
     Layout l;
     Run5 r;
     layout_create(&l, g, wish);
+    l.sequence = sequence;
     model_create(&m, kernels, &arch, DS_F32, &l, (ZeroKeep){stage, ZERO_TRAINED, {0}}, &lora);
     model_init_random(&m, 5, -1);
     OptimCfg cfg = tiny_optim;
     cfg.sched.lr = 2e-3;
+    cfg.eps = 1e-4; // a gradient that is nothing but rounding, a key bias's, must not become a full step
     cfg.adapter_lr = 5e-3;
     optim_create(&o, &m.zero, &cfg, -1);
     for (int i = 0; i < STEPS; i++) {
@@ -127,81 +129,194 @@ static double distance(const Run5 *a, const Run5 *b) {
     return sqrt(diff / norm);
 }
 
-// Every tensor size that the ranks and the model's heads allow, every stage, zero groups of one and of all data ranks.
+// How models are trained: their number picks shape and adapters.
+typedef struct {
+    int number;
+    const Shape *shape;
+    int adapted, lanes;
+    Run5 want;            // one rank's
+    double loss, weights; // the farthest from it
+    int layouts;
+} Case;
+
+// Every stage, zero groups of one and of all data ranks: near one rank's, and all of the same bits. Returns the first.
+static Run5 every_stage(Case *c, const Group *g, int tensor, bool sequence) {
+    const int ranks = group_size(g);
+    Run5 first = {0};
+    for (int stage = 0; stage < 4; stage++)
+        for (int zero = 0; zero < 2; zero++) {
+            const LayoutWish wish = {tensor, zero ? 1 : 0, c->lanes};
+            if (ranks % tensor || (zero && ranks == tensor) || layout_check(ranks, wish)) continue;
+            if (!getenv("DSCHAT_TEST_ALL") && (stage + zero + tensor + c->number) % 3) continue; // a third of them
+            Run5 got = train(c->shape, c->adapted, g, wish, sequence, stage);
+            const double loss = relative(&got, &c->want), weights = distance(&got, &c->want);
+            if (loss > 1e-6 || weights > 1e-6)
+                fail_msg("%s, adapters %d, tensor %d of %d%s, stage %d: loss off by %.2e, weights by %.2e",
+                         c->shape->name, c->adapted, tensor, ranks, sequence ? ", sequence" : "", stage, loss, weights);
+            c->loss = fmax(c->loss, loss), c->weights = fmax(c->weights, weights);
+            if (c->layouts++, first.weights) {
+                assert_memory_equal(got.norm, first.norm, sizeof got.norm);
+                assert_memory_equal(got.weights, first.weights, (size_t)got.n * sizeof(float));
+                mem_free(got.weights);
+            } else first = got;
+        }
+    return first;
+}
+
+// Every tensor size that the ranks and the model's heads allow. With sequence parallelism the forward pass has the same
+// bits: so has the first loss, before the gradients of norms, summed in another order, have changed a weight.
 static void same_training(void **state) {
     (void)state;
     const Group *g = group_world();
-    const int ranks = group_size(g), lanes = ranks > 4 ? 8 : 4;
+    const int ranks = group_size(g);
     Group *alone = group_split(g, group_rank(g), 0);
-    double worst = 0, farthest = 0;
-    int cases = 0;
-    for (int i = 0; i < ADAPTERS * DS_COUNT(shapes); i++) {
-        const Shape *s = &shapes[i / ADAPTERS];
-        const int adapted = i % ADAPTERS;
-        const Arch arch = odd_arch(s);
-        Run5 want = train(s, adapted, alone, (LayoutWish){.lanes = lanes}, 0);
-        assert_true(want.loss[STEPS - 1] < want.loss[0]);
+    Case c = {.lanes = ranks > 4 ? 8 : 4};
+    for (c.number = 0; c.number < ADAPTERS * DS_COUNT(shapes); c.number++) {
+        c.shape = &shapes[c.number / ADAPTERS];
+        c.adapted = c.number % ADAPTERS;
+        const Arch arch = odd_arch(c.shape);
+        c.want = train(c.shape, c.adapted, alone, (LayoutWish){.lanes = c.lanes}, false, 0);
+        assert_true(c.want.loss[STEPS - 1] < c.want.loss[0]);
         for (int tensor = 1; tensor <= ranks && tensor <= arch_part_limit(&arch); tensor *= 2) {
-            Run5 first = {0}; // of this tensor size: every ZeRO layout gives its bits
-            for (int stage = 0; stage < 4; stage++)
-                for (int zero = 0; zero < 2; zero++) {
-                    const LayoutWish wish = {tensor, zero ? 1 : 0, lanes};
-                    if (ranks % tensor || (zero && ranks == tensor) || layout_check(ranks, wish)) continue;
-                    if (!getenv("DSCHAT_TEST_ALL") && (stage + zero + tensor + i) % 3) continue; // a third of them
-                    Run5 got = train(s, adapted, g, wish, stage);
-                    const double loss = relative(&got, &want), weights = distance(&got, &want);
-                    // A key bias has no gradient but rounding, which Adam brings to full size: so not nearer.
-                    if (loss > 1e-5 || weights > 1e-3)
-                        fail_msg("%s, adapters %d, tensor %d of %d, stage %d: loss off by %.2e, weights by %.2e",
-                                 s->name, adapted, tensor, ranks, stage, loss, weights);
-                    worst = fmax(worst, loss), farthest = fmax(farthest, weights);
-                    if (cases++, first.weights) {
-                        assert_memory_equal(got.norm, first.norm, sizeof got.norm);
-                        assert_memory_equal(got.weights, first.weights, (size_t)got.n * sizeof(float));
-                        mem_free(got.weights);
-                    } else first = got;
-                }
-            mem_free(first.weights);
+            Run5 whole = every_stage(&c, g, tensor, false);
+            if (tensor > 1 && whole.weights) {
+                Run5 rows = every_stage(&c, g, tensor, true);
+                assert_memory_equal(rows.loss, whole.loss, sizeof rows.loss[0]);
+                mem_free(rows.weights);
+            }
+            mem_free(whole.weights);
         }
-        mem_free(want.weights);
+        mem_free(c.want.weights);
     }
     err_clear();
-    printf("    %d ranks: %d layouts; worst loss %.2e, weights %.2e from one rank's\n", ranks, cases, worst, farthest);
-    assert_true(cases > 0);
+    printf("    %d ranks: %d layouts; worst loss %.2e, weights %.2e from one rank's\n", ranks, c.layouts, c.loss,
+           c.weights);
+    assert_true(c.layouts > 0);
     group_destroy(&alone);
 }
 
+// One step on micro-batches of so few rows that some tensor ranks have none, the last of them empty.
+static double few_rows(const Shape *s, DType dt, bool sequence, double *norm) {
+    const Arch arch = odd_arch(s);
+    Model m;
+    Optim o;
+    Layout l;
+    Acts a;
+    Batch b = {0};
+    TinyLoss loss = {.scale = 0.1};
+    layout_create(&l, group_world(), (LayoutWish){.tensor = group_size(group_world())});
+    l.sequence = sequence;
+    model_create(&m, kernels, &arch, dt, &l, (ZeroKeep){2, ZERO_TRAINED, {0}}, NULL);
+    model_init_random(&m, 5, -1);
+    optim_create(&o, &m.zero, &tiny_optim, -1);
+    acts_create(&a, kernels, &m.part, m.dt, true, arch.layers - s->recomputed);
+    optim_begin(&o);
+    for (int64_t n = 5; n > 0; n--) {
+        fill(&b, 1, 1);
+        b.n = b.starts[1] = (int32_t)n;
+        if (n == 1) batch_empty(&b);
+        model_fwd(&m, &a, &b, b.n, NULL);
+        if (arch.head == ARCH_HEAD_LM) tiny_lm(&m, &a, &b, &loss);
+        else tiny_scalar(&m, &a, &b, &loss);
+        model_bwd(&m, &a);
+    }
+    *norm = optim_reduce(&o);
+    acts_destroy(&a);
+    batch_free(&b);
+    optim_destroy(&o);
+    model_destroy(&m);
+    layout_destroy(&l);
+    return loss.sum;
+}
+
+static void fewer_rows_than_ranks(void **state) {
+    (void)state;
+    for (int i = 0; i < 2 * DS_COUNT(shapes); i++) {
+        const Shape *s = &shapes[i / 2];
+        const DType dt = i % 2 ? DS_BF16 : DS_F32;
+        const Arch arch = odd_arch(s);
+        if (group_size(group_world()) > arch_part_limit(&arch)) continue;
+        double norm, want_norm;
+        const double want = few_rows(s, dt, false, &want_norm), loss = few_rows(s, dt, true, &norm);
+        if (memcmp(&loss, &want, sizeof loss) || fabs(norm - want_norm) > 1e-6 * want_norm)
+            fail_msg("%s, %s: loss %.9g against %.9g, norm %.9g against %.9g", s->name, i % 2 ? "bf16" : "fp32", loss,
+                     want, norm, want_norm);
+    }
+}
+
+// Bytes of the activations of `layers` layers on the last of `tensor` ranks.
+static size_t kept_bytes(int64_t layers, int tensor, bool sequence) {
+    Arch arch;
+    ArchPart part;
+    Acts a;
+    arch_family_defaults(&arch, ARCH_OPT);
+    arch.layers = layers, arch.width = arch.embed_width = 128, arch.ffn = 512, arch.vocab = 256;
+    arch.heads = arch.kv_heads = 8, arch.head_dim = 16;
+    arch_part(&part, &arch, tensor - 1, tensor);
+    part.sequence = sequence;
+    acts_create(&a, &kernels_dry, &part, DS_BF16, true, layers);
+    acts_reserve(&a, 1024, 16);
+    const size_t bytes = a.arena_bytes;
+    acts_destroy(&a);
+    return bytes;
+}
+
+// What a layer keeps falls as 1 / tensor.
+static void kept_activations(void **state) {
+    (void)state;
+    const size_t one = kept_bytes(3, 1, false) - kept_bytes(2, 1, false);
+    for (int tensor = 2; tensor <= 8; tensor *= 2) {
+        const size_t rows = kept_bytes(3, tensor, true) - kept_bytes(2, tensor, true),
+                     whole = kept_bytes(3, tensor, false) - kept_bytes(2, tensor, false);
+        assert_int_equal(rows * (size_t)tensor, one);
+        assert_true(whole > rows);
+        printf("    tensor %d: %zu of %zu bytes a layer, %zu without sequence\n", tensor, rows, one, whole);
+    }
+}
+
+typedef struct {
+    int32_t ids[PROMPTS * NEW];
+    float logp[PROMPTS * NEW];
+    int64_t count[PROMPTS];
+} Answers;
+
+static void answer(const Shape *s, const Group *g, int tensor, bool sequence, Answers *x) {
+    const Arch arch = odd_arch(s);
+    Model m;
+    Layout l;
+    layout_create(&l, g, (LayoutWish){.tensor = tensor});
+    l.sequence = sequence;
+    model_create(&m, kernels, &arch, DS_F32, &l, (ZeroKeep){0}, NULL);
+    model_init_random(&m, 5, -1);
+    generate(&m, 0, 1, 7, 40, x->ids, x->logp, x->count);
+    if (tensor > 1) same_as_training(&m, x->ids, x->logp, x->count);
+    model_destroy(&m);
+    layout_destroy(&l);
+}
+
 // Every rank of a tensor group draws the tokens that one rank draws, and the log-probs are those of training, to the
-// bit.
+// bit; with sequence parallelism they are those without it, to the bit.
 static void same_answers(void **state) {
     (void)state;
     const Group *g = group_world();
-    static int32_t want[PROMPTS * NEW], ids[PROMPTS * NEW];
-    static float want_logp[PROMPTS * NEW], logp[PROMPTS * NEW];
-    static int64_t want_count[PROMPTS], count[PROMPTS];
+    static Answers want, whole, rows;
     Group *alone = group_split(g, group_rank(g), 0);
     double worst = 0;
-    for (int i = 0; i < DS_COUNT(shapes); i++)
-        for (int tensor = 1; tensor <= group_size(g); tensor *= 2) {
-            const Arch arch = odd_arch(&shapes[i]);
-            if (group_size(g) % tensor || tensor > arch_part_limit(&arch) || shapes[i].scalar) continue;
-            Model m;
-            Layout l;
-            layout_create(&l, tensor == 1 ? alone : g, (LayoutWish){.tensor = tensor});
-            model_create(&m, kernels, &arch, DS_F32, &l, (ZeroKeep){0}, NULL);
-            model_init_random(&m, 5, -1);
-            generate(&m, 0, 1, 7, 40, tensor == 1 ? want : ids, tensor == 1 ? want_logp : logp,
-                     tensor == 1 ? want_count : count);
-            if (tensor > 1) {
-                same_as_training(&m, ids, logp, count);
-                assert_memory_equal(ids, want, sizeof want);
-                assert_memory_equal(count, want_count, sizeof count);
-                for (int64_t at = 0; at < PROMPTS * NEW; at++)
-                    worst = fmax(worst, fabs((double)logp[at] - want_logp[at]));
-            }
-            model_destroy(&m);
-            layout_destroy(&l);
+    for (int i = 0; i < DS_COUNT(shapes); i++) {
+        const Arch arch = odd_arch(&shapes[i]);
+        if (shapes[i].scalar) continue;
+        answer(&shapes[i], alone, 1, false, &want);
+        for (int tensor = 2; tensor <= group_size(g) && tensor <= arch_part_limit(&arch); tensor *= 2) {
+            if (group_size(g) % tensor) continue;
+            answer(&shapes[i], g, tensor, false, &whole);
+            answer(&shapes[i], g, tensor, true, &rows);
+            assert_memory_equal(whole.ids, want.ids, sizeof want.ids);
+            assert_memory_equal(whole.count, want.count, sizeof want.count);
+            assert_memory_equal(&rows, &whole, sizeof rows);
+            for (int at = 0; at < PROMPTS * NEW; at++)
+                worst = fmax(worst, fabs((double)whole.logp[at] - want.logp[at]));
         }
+    }
     printf("    %d ranks: log-probs differ from one rank's by %.2e at most\n", group_size(g), worst);
     assert_true(worst < 1e-5);
     group_destroy(&alone);
@@ -211,7 +326,8 @@ int main(void) {
     world_init();
     entropy_bonus = 0.1;
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(same_training), cmocka_unit_test(same_answers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_training), cmocka_unit_test(fewer_rows_than_ranks),
+                                       cmocka_unit_test(kept_activations), cmocka_unit_test(same_answers)};
     int failed = cmocka_run_group_tests_name("tensor", tests, NULL, NULL);
     world_finalize();
     return failed;

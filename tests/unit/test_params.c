@@ -182,6 +182,9 @@ static void test_contradictions(void **state) {
     refuses("[job]\nmax_hours = 0.05\n",
             "t.in: [job] stop_margin_minutes = 5 (default): expected less than max_hours = "
             "0.05 h, or no step would be taken");
+    refuses("[layout]\nsequence = yes\n",
+            "t.in:2: [layout] sequence = yes: expected no where tensor = 1: no ranks split "
+            "a layer, which could divide its tokens");
     refuses("[actor]\ninit = model\n",
             "t.in:2: [actor] init = model: expected a path in [actor] model, or init = random");
     refuses("[critic]\ninit = random\n", "t.in:2: [critic] init = random: expected auto, model or previous here");
