@@ -11,11 +11,11 @@ enum { GIB = 1 << 30 };
 
 // Figures of known machines, for one device: what a run can sustain, not what a data sheet promises.
 static const struct {
-    double memory_gib, flops, bandwidth, network;
-} machines[] = {[MACHINE_NONE] = {0, 0, 0, 0},
-                [MACHINE_H100] = {80, 4e14, 2.6e12, 4e10},
-                [MACHINE_A100] = {80, 1.5e14, 1.6e12, 2e10},
-                [MACHINE_CPU] = {24, 4e11, 2.5e10, 5e9}};
+    double memory_gib, flops, bandwidth, network, link;
+} machines[] = {[MACHINE_NONE] = {0, 0, 0, 0, 0},
+                [MACHINE_H100] = {80, 4e14, 2.6e12, 4e10, 3e11},
+                [MACHINE_A100] = {80, 1.5e14, 1.6e12, 2e10, 2e11},
+                [MACHINE_CPU] = {24, 4e11, 2.5e10, 5e9, 5e9}};
 
 static double this_memory_gib(void) { return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB; }
 
@@ -30,7 +30,8 @@ static Params with_machine(const Params *p, int sharing) {
     } figures[] = {{"machine.memory_gib", &q.machine.memory_gib, machines[preset].memory_gib},
                    {"machine.flops", &q.machine.flops, machines[preset].flops},
                    {"machine.bandwidth", &q.machine.bandwidth, machines[preset].bandwidth},
-                   {"machine.network", &q.machine.network, machines[preset].network}};
+                   {"machine.network", &q.machine.network, machines[preset].network},
+                   {"machine.link", &q.machine.link, machines[preset].link}};
     for (int i = 0; i < DS_COUNT(figures) && preset != MACHINE_NONE; i++)
         if (!params_was_set(p, figures[i].key)) *figures[i].value = figures[i].known;
     if (!(q.machine.memory_gib > 0)) q.machine.memory_gib = this_memory_gib() / sharing;
@@ -196,19 +197,32 @@ static void print_memory(const Params *p, const Plan *plan, FILE *out) {
     print_row(out, "most", plan->need, plan->total);
 }
 
+static void print_traffic(const PhasePlan *x, FILE *out) {
+    static const char *const words[] = {"sums in zero groups", "gathers in zero groups", "sums over their copies",
+                                        "activations in tensor groups"};
+    bool any = false;
+    for (int i = 0; i < PLAN_TRAFFIC; i++)
+        if (x->sent[i] > 0) {
+            fprintf(out, "%s %.4g GiB for %s", any ? "," : " a rank sends", x->sent[i] / GIB, words[i]);
+            any = true;
+        }
+    if (!any) fprintf(out, " nothing is sent");
+}
+
 static void print_steps(const Params *p, const Plan *plan, FILE *out) {
-    fprintf(out, "one step (ppo: one iteration)\n");
+    fprintf(out, "one step (ppo: one iteration; traffic of one minibatch)\n");
     for (int phase = 0; phase < PLAN_PHASES; phase++) {
         const PhasePlan *x = &plan->phase[phase];
         if (!(p->job.stages >> phase & 1)) continue;
-        fprintf(out, "  %-10s a rank sends %.4g GiB by reduce-scatter, %.4g GiB by all-gather%s (%lld micro-batches);",
-                phase_names[phase], x->sent[0] / GIB, x->sent[1] / GIB, phase == PLAN_PPO ? " a minibatch" : "",
-                (long long)x->turns);
-        fprintf(out, " checkpoint %.4g GiB in all\n", (double)x->checkpoint / GIB);
+        fprintf(out, "  %-10s", phase_names[phase]);
+        print_traffic(x, out);
+        fprintf(out, " (%lld micro-batches); checkpoint %.4g GiB in all\n", (long long)x->turns,
+                (double)x->checkpoint / GIB);
         if (phase == PLAN_PPO)
             fprintf(out,
-                    "  %-10s %.3g Tflop a rank; about %.3g s: generate %.3g, score %.3g, train %.3g, travel %.3g\n", "",
-                    (x->flops[0] + x->flops[1] + x->flops[2]) / 1e12,
+                    "  %-10s to the generation layout %.4g GiB; %.3g Tflop a rank; about %.3g s: generate %.3g, score "
+                    "%.3g, train %.3g, travel %.3g\n",
+                    "", x->rollout / GIB, (x->flops[0] + x->flops[1] + x->flops[2]) / 1e12,
                     x->seconds[0] + x->seconds[1] + x->seconds[2] + x->travel, x->seconds[0], x->seconds[1],
                     x->seconds[2], x->travel);
         else
@@ -224,16 +238,19 @@ Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
     Params q = with_machine(given, 1), *const p = &q;
     DS_TRY(plan_fit(&q, ranks, q.machine.memory_gib));
     DS_TRY(plan_make(p, ranks, &plan));
-    fprintf(out, "plan: %s on %d ranks: zero groups of %lld, %lld lanes\n", p->path, ranks,
-            (long long)(p->layout.zero ? p->layout.zero : ranks),
-            (long long)(p->layout.lanes ? p->layout.lanes : ranks));
+    const int64_t data = ranks / p->layout.tensor;
+    fprintf(out, "plan: %s on %d ranks: tensor groups of %lld%s, zero groups of %lld, %lld lanes\n", p->path, ranks,
+            (long long)p->layout.tensor, p->layout.sequence ? " with sequence" : "",
+            (long long)(p->layout.zero ? p->layout.zero : data), (long long)(p->layout.lanes ? p->layout.lanes : data));
     DS_TRY(print_models(p, out));
     print_memory(p, &plan, out);
     print_steps(p, &plan, out);
-    fprintf(
-        out,
-        "machine: %.4g GiB, %.3g flop/s, %.3g B/s memory, %.3g B/s network a rank; times are estimates from these\n",
-        p->machine.memory_gib, p->machine.flops, p->machine.bandwidth, p->machine.network);
+    fprintf(out,
+            "machine: %.4g GiB, %.3g flop/s, %.3g B/s memory, %.3g B/s network, %.3g B/s in tensor groups a rank; "
+            "times are "
+            "estimates from these\n",
+            p->machine.memory_gib, p->machine.flops, p->machine.bandwidth, p->machine.network,
+            p->machine.link > 0 ? p->machine.link : p->machine.network);
     *good = fits(p->machine.memory_gib, &plan);
     if (*good) {
         DS_TRY(largest_micro(p, ranks, &micro));

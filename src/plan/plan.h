@@ -11,14 +11,19 @@
 
 typedef enum { PLAN_SFT, PLAN_RM, PLAN_PPO, PLAN_PHASES } PlanPhase;
 
+// What travels: sums of gradients and gathers of weights inside zero groups, sums of gradients over their copies, sums
+// and gathers of activations inside tensor groups.
+typedef enum { PLAN_ZERO_REDUCE, PLAN_ZERO_GATHER, PLAN_COPIES, PLAN_TENSOR, PLAN_TRAFFIC } PlanTraffic;
+
 // Of one rank.
 typedef struct {
     int64_t bytes[MEM_TAGS], total; // the most at any time; total: of the sum
-    double sent[2];     // bytes of reduce-scatters and all-gathers of one step (ppo: of one minibatch's two models)
-    int64_t turns;      // micro-batches of one step
-    int64_t checkpoint; // bytes of a checkpoint, all ranks together
-    double flops[3], seconds[3]; // of one step; ppo, one iteration: generate, score, train
-    double travel;               // seconds of the step's traffic
+    double sent[PLAN_TRAFFIC];      // bytes of one step (ppo: of one minibatch's two models)
+    double rollout;                 // bytes on the way to the generation layout
+    int64_t turns;                  // micro-batches of one step
+    int64_t checkpoint;             // bytes of a checkpoint, all ranks together
+    double flops[3], seconds[3];    // of one step; ppo, one iteration: generate, score, train
+    double travel;                  // seconds of the step's traffic
 } PhasePlan;
 
 typedef struct {

@@ -76,17 +76,29 @@ static void dry_turn(Model *m, const Acts *a) {
     model_grad_close(m, 0);
 }
 
+static double group_sent(const Group *g) {
+    return (double)(coll_group_sent_as(g, COLL_REDUCE_SCATTER) + coll_group_sent_as(g, COLL_ALLGATHER));
+}
+
+// Adds `sign` times what has been sent so far: -1 before, 1 after.
+static void count(Dry *d, int sign) {
+    double *sent = d->out->sent;
+    sent[PLAN_ZERO_REDUCE] += sign * (double)coll_group_sent_as(d->layout.zero, COLL_REDUCE_SCATTER);
+    sent[PLAN_ZERO_GATHER] += sign * (double)coll_group_sent_as(d->layout.zero, COLL_ALLGATHER);
+    sent[PLAN_COPIES] += sign * group_sent(d->layout.copies);
+    sent[PLAN_TENSOR] += sign * group_sent(d->layout.tensor);
+}
+
 // One optimizer step of a model with these activations: what it sends.
 static void dry_step(Dry *d, PlanRole role, Acts *a, int64_t turns, int64_t tokens) {
     ZeroState *z = &d->model[role].zero;
-    const int64_t before[] = {coll_bytes_sent_as(COLL_REDUCE_SCATTER), coll_bytes_sent_as(COLL_ALLGATHER)};
     acts_set_rows(a, tokens);
+    count(d, -1);
     zero_step_begin(z);
     for (int64_t t = 0; t < turns; t++) dry_turn(&d->model[role], a);
     zero_grad_finish(z);
     zero_weights_changed(z);
-    d->out->sent[0] += (double)(coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before[0]);
-    d->out->sent[1] += (double)(coll_bytes_sent_as(COLL_ALLGATHER) - before[1]);
+    count(d, 1);
 }
 
 // Micro-batches of one step on a rank: lanes in turn, each with enough for its share of the tokens.
@@ -138,30 +150,42 @@ static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t
     add_acts(d, role, true, ds_max(t->micro_tokens, longest), NULL);
     d->out->turns = turns_of(d, all, t->micro_tokens);
     dry_step(d, role, &d->acts[0], d->out->turns, t->micro_tokens);
-    d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / group_size(d->layout.data);
+    d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / d->ranks;
     close_phase(d);
 }
 
-static void plan_ppo_cost(Dry *d, int64_t answers, double ranks) {
+static double link_of(const Params *p) { return p->machine.link > 0 ? p->machine.link : p->machine.network; }
+
+// A pass over the running sequences reads every weight of the rank's part, which may have to travel first, and sums
+// activations over the ranks that have the other parts, twice a layer.
+static double generate_seconds(const Dry *d, int64_t answers) {
+    const Params *p = d->p;
+    const PlanModel *actor = &d->all->model[ROLE_ACTOR];
+    const HybridCfg cfg = hybrid_config(p, d->ranks, group_size(d->layout.data));
+    const int64_t parts = ds_max(cfg.tensor, p->layout.tensor), mine = ds_ceil_div(answers, d->ranks / parts);
+    const double passes = (double)(p->generate.max_answer * ds_ceil_div(mine, cfg.slots));
+    const double e = (double)dtype_bytes(actor->keys->dtype);
+    const double weights = (double)arch_param_count(&actor->arch) * e / (double)parts;
+    const double sums =
+        4.0 * (double)((parts - 1) * actor->arch.layers * cfg.slots * actor->arch.width) * e / (double)parts;
+    const bool travels = cfg.by_block && actor->keys->zero_stage == 3;
+    return passes * (weights / p->machine.bandwidth + sums / link_of(p)) +
+           ((travels ? passes * weights : 0) + d->out->rollout) / p->machine.network;
+}
+
+static void plan_ppo_cost(Dry *d, int64_t answers) {
     const Params *p = d->p;
     const PlanModel *m = d->all->model;
-    const double prompt = (double)p->generate.max_prompt, answer = (double)p->generate.max_answer,
-                 length = prompt + answer;
-    const double all = (double)answers * length, mine = (double)ds_ceil_div(answers, (int64_t)ranks);
-    const double passes = answer * (double)ds_ceil_div((int64_t)mine, p->generate.batch);
-    const bool has_reward = p->ppo.reward_source == REWARD_MODEL;
-    d->out->flops[0] = forward_flops(&m[ROLE_ACTOR].arch, all, length) / ranks;
-    d->out->flops[1] =
-        (forward_flops(&m[ROLE_REFERENCE].arch, all, length) + forward_flops(&m[ROLE_CRITIC].arch, all, length) +
-         (has_reward ? forward_flops(&m[ROLE_REWARD].arch, all, length) : 0)) /
-        ranks;
-    d->out->flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
-                       (double)p->ppo.ppo_epochs / ranks;
-    // A pass over the running sequences reads every weight, which may have to travel first.
-    const double bytes = (double)arch_param_count(&m[ROLE_ACTOR].arch) * (double)dtype_bytes(m[ROLE_ACTOR].keys->dtype);
-    const bool parts = m[ROLE_ACTOR].keys->zero_stage == 3;
-    d->out->seconds[0] = passes * bytes / p->machine.bandwidth;
-    if (parts) d->out->seconds[0] += (p->generate.gather == GATHER_BLOCK ? passes : 1) * bytes / p->machine.network;
+    const double length = (double)(p->generate.max_prompt + p->generate.max_answer), all = (double)answers * length;
+    double *flops = d->out->flops;
+    flops[0] = forward_flops(&m[ROLE_ACTOR].arch, all, length);
+    flops[1] = forward_flops(&m[ROLE_REFERENCE].arch, all, length) + forward_flops(&m[ROLE_CRITIC].arch, all, length);
+    if (p->ppo.reward_source == REWARD_MODEL) flops[1] += forward_flops(&m[ROLE_REWARD].arch, all, length);
+    if (!hybrid_exact(d->gen)) flops[1] += flops[0];
+    flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
+               (double)p->ppo.ppo_epochs;
+    for (int i = 0; i < 3; i++) flops[i] /= d->ranks;
+    d->out->seconds[0] = generate_seconds(d, answers);
 }
 
 static void plan_ppo(Dry *d) {
@@ -183,18 +207,21 @@ static void plan_ppo(Dry *d) {
     const HybridCfg hybrid = hybrid_config(p, d->ranks, ranks);
     d->gen = hybrid_create(&d->model[ROLE_ACTOR], &d->layout, NULL, d->ranks, &hybrid, &d->workspace);
     if (!hybrid_exact(d->gen)) add_acts(d, ROLE_ACTOR, false, room, &d->workspace);
+    const double before = group_sent(d->layout.zero);
     hybrid_enter(d->gen);
     hybrid_leave(d->gen);
+    d->out->rollout = group_sent(d->layout.zero) - before;
     d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
     dry_step(d, ROLE_ACTOR, &d->acts[0], d->out->turns, micro);
     dry_step(d, ROLE_CRITIC, &d->acts[1], d->out->turns, micro);
-    plan_ppo_cost(d, answers, ranks);
+    plan_ppo_cost(d, answers);
     close_phase(d);
 }
 
 static void set_seconds(PhasePlan *x, const Params *p, double steps) {
     for (int i = 0; i < 3; i++) x->seconds[i] = fmax(x->seconds[i], x->flops[i] / p->machine.flops);
-    x->travel = steps * (x->sent[0] + x->sent[1]) / p->machine.network;
+    for (int i = 0; i < PLAN_TRAFFIC; i++)
+        x->travel += steps * x->sent[i] / (i == PLAN_TENSOR ? link_of(p) : p->machine.network);
 }
 
 Err plan_make(const Params *p, int ranks, Plan *plan) {
@@ -206,6 +233,9 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     const LayoutWish wish = {p->layout.tensor, p->layout.zero, p->layout.lanes};
     DS_TRY(layout_check(ranks, wish));
     DS_TRY(plan_models_find(p, &models));
+    for (int r = 0; r < ROLES; r++)
+        DS_TRY(new_model_check(&models.model[r].arch, (int)wish.tensor, models.model[r].keys, models.model[r].name));
+    DS_TRY(hybrid_check(&models.model[ROLE_ACTOR].arch, ranks, p->generate.tensor));
     layout_create_dry(&d.layout, ranks, wish);
     d.layout.library = p->layout.reduce == REDUCE_LIBRARY;
     d.layout.sequence = p->layout.sequence;

@@ -36,6 +36,10 @@ offload 2 actor.offload=moments critic.offload=moments actor.dtype=bf16 actor.ze
 library 2 layout.reduce=library actor.zero_stage=0 critic.zero_stage=1 sft.micro_tokens=256
 quantized 4 actor.zero_stage=3 reference.zero_stage=3 layout.zero=2 layout.lanes=8 actor.quantize_weights=int8 reference.quantize_weights=int8 actor.quantize_gradients=int4 critic.quantize_gradients=int8 generate.gather=block
 quantized_1 1 actor.zero_stage=3 actor.quantize_weights=int8 reward.quantize_gradients=int8
+tensor 4 layout.tensor=2 actor.zero_stage=3 critic.zero_stage=2 layout.zero=1
+adapters 2 actor.lora_rank=4 critic.lora_rank=2 critic.lora_modules=attention reward.lora_rank=3 reward.only_optimize_lora=yes actor.zero_stage=3 reward.dtype=bf16
+adapters_blocks 2 layout.tensor=2 actor.lora_rank=4 generate.gather=block actor.offload=moments
+split 4 generate.tensor=2 actor.zero_stage=3 generate.gather_blocks=3 generate.release_cache=yes reference.offload=weights reward.offload=weights
 sequence 4 layout.tensor=2 layout.sequence=yes actor.zero_stage=2 critic.zero_stage=3 sft.micro_tokens=251
 half 2 actor.dtype=bf16 critic.dtype=bf16 reward.dtype=bf16 reference.dtype=bf16 generate.batch=4
 fit 2 machine.memory_gib=0.041 actor.recompute=fit critic.recompute=fit reward.recompute=fit
