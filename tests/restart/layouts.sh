@@ -41,12 +41,11 @@ elif [ "$(weights "$one")" = "$want" ]; then fail quantized "the weights are tho
 elif [ "$(weights "$four")" != "$(weights "$one")" ]; then fail quantized "the weights of 4 ranks differ from those of one with 4 lanes"
 else ok quantized; fi
 
-# From 4 ranks to 2 to 1, stage 3 to 1 to 0, in the middle of rm and of ppo.
-out=$here/moves
-move() { # RANKS STAGES: starts or continues, stops at the first checkpoint it writes
-    local ranks=$1 stop=$2
-    shift 2
-    (exec mpirun -np "$ranks" ./dschat "$tiny_params" job.out="$out" $short checkpoint.every_steps=1 "$@" >>"$out.log" 2>&1) &
+# From 4 ranks to 2 to another number, under other stages, in the middle of rm and of ppo.
+move() { # OUT RANKS STAGE-STEP KEYS...: starts or continues, stops at that checkpoint
+    local out=$1 ranks=$2 stop=$3
+    shift 3
+    (exec mpirun -np "$ranks" ./dschat "$tiny_params" job.out="$out" checkpoint.every_steps=1 "$@" >>"$out.log" 2>&1) &
     local pid=$!
     while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/$stop/DONE" ]; do sleep 0.005; done
     touch "$out/STOP"
@@ -55,14 +54,22 @@ move() { # RANKS STAGES: starts or continues, stops at the first checkpoint it w
     rm -f "$out/STOP"
     return $code
 }
-move 4 rm-000003 $(stages 3 3 3) layout.zero=2
-first=$?
-move 2 ppo-000001 $(stages 1 2 3)
-second=$?
-if [ "$first $second" != "10 10" ]; then fail moves "exit codes $first, $second, expected 10, 10: $(tail -n 1 "$out.log")"
-elif ! run "$out" 1 $short $(stages 0 0 0); then fail moves "$(tail -n 1 "$out.log")"
-elif [ "$(weights "$out")" != "$want" ]; then fail moves "the weights differ from those of one rank with 4 lanes"
-else ok moves_4_to_2_to_1; fi
+moves() { # RANKS LANES WANT: 4 -> 2 -> RANKS
+    local out=$here/moves_$1 keys="${short/lanes=4/lanes=$2}" first second
+    move "$out" 4 rm-000003 $keys $(stages 3 3 3) layout.zero=2
+    first=$?
+    move "$out" 2 ppo-000001 $keys $(stages 1 2 3)
+    second=$?
+    if [ "$first $second" != "10 10" ]; then fail "moves_$1" "exit codes $first, $second, expected 10, 10: $(tail -n 1 "$out.log")"
+    elif ! run "$out" "$1" $keys $(stages 0 0 0); then fail "moves_$1" "$(tail -n 1 "$out.log")"
+    elif [ "$(weights "$out")" != "$3" ]; then fail "moves_$1" "the weights differ from those of one rank with $2 lanes"
+    else ok "moves_4_to_2_to_$1"; fi
+}
+moves 1 4 "$want"
+if [ "${1:-}" = all ]; then
+    run "$here/whole8" 1 ${short/lanes=4/lanes=8} || fail whole8 "$(tail -n 1 "$here/whole8.log")"
+    moves 8 8 "$(weights "$here/whole8")"
+fi
 
 # Layouts that cannot be: the nearest one that can is named.
 for wish in "layout.zero=3:nearest is [24]" "generate.tensor=3:nearest is [24]" "layout.lanes=6:nearest is [48]"; do

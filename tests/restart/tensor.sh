@@ -15,7 +15,8 @@ adapters="actor.lora_rank=4 actor.lora_alpha=8 actor.lora_lr=2e-3 critic.lora_ra
 
 losses() { ncdump -p 9,17 -v loss,value_loss,accuracy,reward "$1/history.nc" | sed '1,/^data:/d'; }
 
-# compare NAME OUT WANT: losses equal to 1e-5 relative. (What is nan is nan in both.)
+# compare NAME OUT WANT: losses equal to 1e-5 relative (what is nan is nan in both), and the first ratio of every iteration exactly 1: the
+# sampler's log-probs are the trainer's.
 compare() {
     local worst
     worst=$(paste <(losses "$2" | tr -s ' ,;' '\n\n\n') <(losses "$3" | tr -s ' ,;' '\n\n\n') | awk '
@@ -24,15 +25,17 @@ compare() {
             if ($1 !~ /^-?[0-9]/ || $2 !~ /^-?[0-9]/) r = 9
             if (r > w) w = r; n++ }
         END { printf "%.2e", (n > 20 ? w : 9) }')
-    if awk "BEGIN { exit !($worst <= 1e-5) }"; then ok "$1" "off by $worst"; else fail "$1" "losses off by $worst"; fi
+    if ! ncdump -v ratio_first "$2/history.nc" | sed '1,/^data:/d' | tr -s ' =,;' '\n\n\n\n' | awk '/^[0-9]/ { n++; if ($1 != 0) bad = 1 } END { exit bad || n < 3 }'; then
+        fail "$1" "the first ratio of an iteration is not 1"
+    elif awk "BEGIN { exit !($worst <= 1e-5) }"; then ok "$1" "off by $worst"; else fail "$1" "losses off by $worst"; fi
 }
 
 run "$here/whole" 1 $short || { fail whole "$(tail -n 1 "$here/whole.log")"; exit 1; }
 run "$here/adapted" 1 $short $adapters || { fail adapted "$(tail -n 1 "$here/adapted.log")"; exit 1; }
 
 # ranks, tensor, ZeRO stages of actor (and reward), critic, reference; whole or adapted; further keys
-few="2:2:1:1:0:whole: 4:2:3:2:3:adapted:actor.recompute=block 4:4:0:3:0:whole:generate.batch=3"
-all="2:2:0:0:0:adapted: 4:2:2:1:3:whole:actor.recompute=block 4:4:2:3:0:adapted: 8:4:3:3:3:adapted: 8:2:1:2:0:whole: 8:2:3:0:0:adapted:generate.gather=block 2:1:3:3:3:adapted:"
+few="2:2:1:1:0:whole:layout.sequence=yes 4:2:3:2:3:adapted:actor.recompute=block~generate.gather=block 4:4:0:3:0:whole:generate.batch=3 2:1:3:1:3:adapted:generate.tensor=2~generate.gather_blocks=3"
+all="2:2:0:0:0:adapted: 4:2:2:1:3:whole:actor.recompute=block 4:4:2:3:0:adapted: 8:4:3:3:3:adapted:layout.sequence=yes 8:2:1:2:0:whole: 8:2:3:0:0:adapted:generate.gather=block 2:1:3:3:3:adapted:"
 [ "${1:-}" = all ] || all=
 for case in $few $all; do
     IFS=: read -r ranks tensor a c r want more <<<"$case"

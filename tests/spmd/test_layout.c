@@ -316,6 +316,11 @@ static void sent_bytes(void **state) {
         assert_int_equal(reduced, sent(all, quant.gradient_bits, 4));
         if (stage == 0) assert_int_equal(gathered, all * 4);
         else assert_int_equal(gathered, sent(all + (stage == 3 ? again : 0), quant.weight_bits, 2));
+        const int64_t trained = coll_bytes_sent_as(COLL_ALLGATHER);
+        model_gather(&m); // into the generation layout: once, at stage 3
+        model_release(&m);
+        assert_int_equal(coll_bytes_sent_as(COLL_ALLGATHER) - trained,
+                         stage == 3 ? sent(all, quant.weight_bits, 2) : 0);
         optim_destroy(&o);
         model_destroy(&m);
     }
