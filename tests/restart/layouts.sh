@@ -42,18 +42,6 @@ elif [ "$(weights "$four")" != "$(weights "$one")" ]; then fail quantized "the w
 else ok quantized; fi
 
 # From 4 ranks to 2 to another number, under other stages, in the middle of rm and of ppo.
-move() { # OUT RANKS STAGE-STEP KEYS...: starts or continues, stops at that checkpoint
-    local out=$1 ranks=$2 stop=$3
-    shift 3
-    (exec mpirun -np "$ranks" ./dschat "$tiny_params" job.out="$out" checkpoint.every_steps=1 "$@" >>"$out.log" 2>&1) &
-    local pid=$!
-    while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/$stop/DONE" ]; do sleep 0.005; done
-    touch "$out/STOP"
-    wait $pid
-    local code=$?
-    rm -f "$out/STOP"
-    return $code
-}
 moves() { # RANKS LANES WANT: 4 -> 2 -> RANKS
     local out=$here/moves_$1 keys="${short/lanes=4/lanes=$2}" first second
     move "$out" 4 rm-000003 $keys $(stages 3 3 3) layout.zero=2
