@@ -80,10 +80,11 @@ void lora_open(const Model *m, int block, int next) {
     if (!is_layer(m, block) || !l->all.data) open_parts(m, block, l->all.data ? -1 : next);
     if (!is_layer(m, block) || l->all.data) return;
     const int p = block % LORA_PLACES;
-    if (l->place[p].block == block && l->place[p].version == m->zero.version) return;
+    const int64_t version = l->base.version + m->zero.version;
+    if (l->place[p].block == block && l->place[p].version == version) return;
     compose(m, block, l->place[p].data);
     l->place[p].block = block;
-    l->place[p].version = m->zero.version;
+    l->place[p].version = version;
 }
 
 Dev *lora_weight(const Model *m, int block, WeightRole role) {

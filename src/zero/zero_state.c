@@ -133,6 +133,7 @@ void zero_drop(ZeroState *z) {
 
 void zero_set(ZeroState *z, int block, int64_t offset, int64_t n, const void *values) {
     const size_t bytes = (size_t)n * dtype_bytes(z->w.dtype);
+    z->version++;
     if (z->w.host) memcpy(store_host(&z->w, block, offset - z->shard * z->map.part[block]), values, bytes);
     else z->k->copy_in(zero_own_weight(z, block, offset), values, bytes);
 }

@@ -59,7 +59,7 @@ typedef struct {
     Store level[ZERO_LEVELS]; // sums of 1, 2, 4 ... lanes that wait for their neighbours; with several lanes a rank
     Store master;          // fp32 owned parts; no data when the compute dtype is fp32: then the weights are the master
     Store m, v;            // Adam's moments, fp32, owned parts; with offload they and the master are in host memory
-    int64_t version;       // how often zero_weights_changed was called
+    int64_t version;       // how often weights have changed: zero_set, zero_weights_changed
     int64_t turn;          // micro-batches of this step so far
     struct ZeroWork *work; // blocks that are whole for a while
     ZeroQuant quant;
