@@ -32,7 +32,7 @@ JOB     := $(filter job.c,$(ROOMS))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(KSRC:%.c=$(BUILD)/obj/%.o) $(if $(JOB),$(BUILD)/obj/src/job.o)
 LIB     := $(BUILD)/libdschat.a
 TOOLS   := $(patsubst tools/%.c,bin/%,$(wildcard tools/dschat-*.c))
-TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c)
+TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c tests/bench/*.c)
 TESTBIN := $(TESTSRC:tests/%.c=$(BUILD)/tests/%)
 
 .PHONY: all tests test test-all lint demo smollm2 bench clean setup

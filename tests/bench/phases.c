@@ -66,7 +66,7 @@ static void open_model(Bench *x, Role *role, ArchHead head, DType dt, bool train
 
 // This rank's share of the batch of whole sequences.
 static void fill(Bench *x) {
-    const int64_t n = x->prompt + x->answer, share = x->batch / group_size(x->run.data);
+    const int64_t n = x->prompt + x->answer, share = x->batch / group_size(x->run.world);
     batch_reserve(&x->b, n * share, share);
     x->b.n = n * share, x->b.n_seq = share, x->b.starts[0] = 0;
     x->rows = MEM_NEW(int32_t, n * share), x->targets = MEM_NEW(int32_t, n * share);
@@ -208,7 +208,8 @@ int main(int argc, char **argv) {
                      .minibatch = x.batch,
                      .micro_tokens = micro,
                      .seed = 1};
-    ppo_update_create(&x.update, &cfg, &x.actor, &x.critic, NULL, false, false, NULL);
+    static const Params keep_all; // no recomputation
+    ppo_update_create(&x.update, &cfg, &keep_all, &x.actor, &x.critic, NULL, NULL);
     total += report(&x, "ppo", run_ppo, all);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
