@@ -105,7 +105,8 @@ static void times_panels(const Bwd *b, float *dst, int64_t ld, const float *x_ro
         tile_pack(DS_F32, x, TILE_LD, x_rows + r * b->pad, b->pad, n, dim, 0);
         for (int64_t j = 0; j < n; j++) memset(dst + (r + j) * ld, 0, (size_t)keys * sizeof(float));
         for (int64_t j = 0; j < keys; j += TILE_COLS)
-            tile_packed((int)n, TILE_COLS, dst + r * ld + j, ld, x, TILE_LD, panels + j * dim, TILE_COLS, dim);
+            tile_packed((int)n, TILE_COLS, dst + r * ld + j, ld, x, TILE_LD, panels + j * dim, TILE_COLS, dim,
+                        TILE_F32);
     }
 }
 
@@ -115,7 +116,7 @@ static void add_transposed(const Bwd *b, float *dst, const float *s, int64_t ld,
     for (int64_t c = 0; c < b->pad; c += TILE_COLS)
         for (int64_t j = 0; j < keys; j += TILE_ROWS)
             tile_packed((int)ds_min(TILE_ROWS, keys - j), b->pad - c >= TILE_COLS ? TILE_COLS : LANES,
-                        dst + j * b->pad + c, b->pad, s + j, ld, x + c, b->pad, rows);
+                        dst + j * b->pad + c, b->pad, s + j, ld, x + c, b->pad, rows, TILE_F32);
 }
 
 static void run_block(const Bwd *b, const Piece *w, int64_t r0, int64_t rows) {
@@ -129,7 +130,7 @@ static void run_block(const Bwd *b, const Piece *w, int64_t r0, int64_t rows) {
     for (int64_t r = 0; r < rows; r += TILE_ROWS)
         for (int64_t c = 0; c < pad; c += TILE_COLS)
             tile_rows((int)ds_min(TILE_ROWS, rows - r), pad - c >= TILE_COLS ? TILE_COLS : LANES, w->dq + r * pad + c,
-                      pad, w->ds + r * w->ld, w->ld, w->k + key0 * pad + c, pad, keys);
+                      pad, w->ds + r * w->ld, w->ld, w->k + key0 * pad + c, pad, keys, TILE_F32);
     for (int64_t r = 0; r < rows; r++)
         narrow_row(b->dt, head_at(b->dt, b->dq, w->start + query_of(b, r0 + r), head_of(b, w, r0 + r)), w->dq + r * pad,
                    dim);

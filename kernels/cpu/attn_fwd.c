@@ -115,7 +115,7 @@ static void run_scores(const Fwd *f, const Piece *p, Tile t) {
     tile_pack(DS_F32, x, TILE_LD, q, pad, t.rows, dim, 0);
     for (int64_t j = 0; j < panels; j++)
         tile_packed((int)t.rows, TILE_COLS, p->s + j * TILE_COLS, p->ld_s, x, TILE_LD,
-                    p->kt + (t.skip + j * TILE_COLS) * dim, TILE_COLS, dim);
+                    p->kt + (t.skip + j * TILE_COLS) * dim, TILE_COLS, dim, TILE_F32);
 }
 
 static void run_output(const Fwd *f, const Piece *p, Tile t, const float *sum) {
@@ -124,7 +124,7 @@ static void run_output(const Fwd *f, const Piece *p, Tile t, const float *sum) {
     memset(acc, 0, (size_t)(TILE_ROWS * pad) * sizeof(float));
     for (int64_t c = 0; c < pad; c += TILE_COLS)
         tile_rows((int)t.rows, pad - c >= TILE_COLS ? TILE_COLS : LANES, acc + c, pad, p->s, p->ld_s,
-                  p->v + t.skip * pad + c, pad, t.keys);
+                  p->v + t.skip * pad + c, pad, t.keys, TILE_F32);
     for (int64_t r = 0; r < t.rows; r++) {
         const int64_t token = f->starts[p->seq] + query_of(f, p, t.r0 + r);
         const float inverse = 1.0f / sum[r];

@@ -1,7 +1,8 @@
 // linear.c: y = x w^T + bias, exact by row.
 //
-// The weights are packed into panels of TILE_COLS outputs, [in][TILE_COLS] fp32, so that lanes run over the outputs and
-// each output element is one chain of fused multiply-adds over `in` in order (tile.h), whatever the number of rows:
+// The weights are packed into panels of TILE_COLS outputs, [in][TILE_COLS] fp32 or pairs of bf16, so that lanes run
+// over the outputs and each output element is one chain of fused multiply-adds over `in` in order (tile.h), whatever
+// the number of rows:
 //
 //   few rows:  a panel is packed in cuts of CUT inputs, which stay in the first cache, and used at once: the weights
 //   are
@@ -15,8 +16,12 @@
 
 enum { CUT = 64, FEW_TILES = 8, GROUP_BYTES = 1 << 20 };
 
+// Elements of x and w: fp32, bf16 that are widened, or pairs of bf16 (tile.h), which are as wide as fp32 and are moved
+// as such; `in` counts them.
 typedef struct {
-    DType dt, y_dt;
+    DType dt, y_dt; // of bias and y
+    TileMath math;
+    DType unit; // of x and w
     void *y;
     const void *x, *w, *bias;
     int64_t m, out, in;
@@ -38,7 +43,7 @@ static void pack_panel(const Linear *a, float *dst, int64_t panel, int64_t i, in
     for (int64_t c = 0; c < TILE_COLS; c += LANES) {
         const int64_t first = panel * TILE_COLS + c;
         if (first < a->out)
-            tile_pack(a->dt, dst + c, TILE_COLS, elem_at(a->dt, a->w, first * a->in + i), a->in,
+            tile_pack(a->unit, dst + c, TILE_COLS, elem_at(a->unit, a->w, first * a->in + i), a->in,
                       ds_min(LANES, a->out - first), n, ahead);
     }
 }
@@ -58,14 +63,14 @@ static void store_tile(const Linear *a, const float *acc, int64_t row, int64_t r
 // One row tile, packed as x, times a panel that is packed already.
 static void run_tile(const Linear *a, const float *x, const float *w, int64_t row, int64_t rows, int64_t panel) {
     _Alignas(64) float acc[TILE_ROWS * TILE_COLS] = {0};
-    tile_packed((int)rows, panel_cols(a, panel), acc, TILE_COLS, x, TILE_LD, w, TILE_COLS, a->in);
+    tile_packed((int)rows, panel_cols(a, panel), acc, TILE_COLS, x, TILE_LD, w, TILE_COLS, a->in, a->math);
     store_tile(a, acc, row, rows, panel);
 }
 
 // Rows of x as fp32: where they are, or widened into scratch.
 static const float *rows_f32(const Linear *a, int64_t row, int64_t n) {
-    const void *from = elem_at(a->dt, a->x, row * a->in);
-    if (a->dt == DS_F32) return from;
+    const void *from = elem_at(a->unit, a->x, row * a->in);
+    if (a->unit == DS_F32) return from;
     float *x = cpu_scratch_f32(SCRATCH_X, n * a->in);
     for (int64_t i = 0; i < n * a->in; i += LANES)
         vec_store_n(DS_F32, x, i, vec_load_n(DS_BF16, from, i, n * a->in - i), n * a->in - i);
@@ -85,7 +90,7 @@ static void run_few(const Linear *a, Part p) {
             pack_panel(a, w, panel, i, n);
             for (int64_t t = 0; t < tiles; t++)
                 tile_rows((int)(row[t + 1] - row[t]), panel_cols(a, panel), acc[t], TILE_COLS,
-                          x + (row[t] - row[0]) * a->in + i, a->in, w, TILE_COLS, n);
+                          x + (row[t] - row[0]) * a->in + i, a->in, w, TILE_COLS, n, a->math);
         }
         for (int64_t t = 0; t < tiles; t++) store_tile(a, acc[t], row[t], row[t + 1] - row[t], panel);
     }
@@ -101,7 +106,7 @@ static void run_many(const Linear *a, Part p) {
         for (int64_t t = p.tile0; t < p.tile1; t++) {
             int64_t row, end;
             cpu_share(a->m, count_tiles(a), t, &row, &end);
-            tile_pack(a->dt, x, TILE_LD, elem_at(a->dt, a->x, row * a->in), a->in, end - row, a->in, 0);
+            tile_pack(a->unit, x, TILE_LD, elem_at(a->unit, a->x, row * a->in), a->in, end - row, a->in, 0);
             for (int64_t i = g; i < g_end; i++) run_tile(a, x, w + (i - g) * panel_size, row, end - row, i);
         }
     }
@@ -119,7 +124,18 @@ static int64_t choose_columns(const Linear *a, int64_t threads) {
 
 void linear_fwd_cpu(DType dt, DType y_dt, Dev *y, const Dev *x, const Dev *w, const Dev *bias, int64_t m, int64_t out,
                     int64_t in) {
-    const Linear a = {dt, y_dt, cpu_ptr(y), cpu_ptr(x), cpu_ptr(w), cpu_ptr(bias), m, out, in};
+    const bool pairs = TILE_HAS_PAIRS && dt == DS_BF16 && in % 2 == 0;
+    const Linear a = {.dt = dt,
+                      .y_dt = y_dt,
+                      .math = pairs ? TILE_PAIRS : TILE_F32,
+                      .unit = pairs ? DS_F32 : dt,
+                      .y = cpu_ptr(y),
+                      .x = cpu_ptr(x),
+                      .w = cpu_ptr(w),
+                      .bias = cpu_ptr(bias),
+                      .m = m,
+                      .out = out,
+                      .in = pairs ? in / 2 : in};
     if (m <= 0 || out <= 0) return;
     const int64_t team = cpu_team(m * out * in), columns = choose_columns(&a, team), rows = team / columns;
 #pragma omp parallel for schedule(static) num_threads((int)team)

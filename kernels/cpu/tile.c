@@ -1,8 +1,16 @@
 // tile.c: the register tile and the transposing copy that feeds it.
 #include "kernels/cpu/tile.h"
 
-VEC_INLINE void body(int rows, int nv, float *acc, int64_t ld_acc, const float *x, int64_t x_row, int64_t x_k,
-                     const float *w, int64_t ldw, int64_t k) {
+VEC_INLINE Vec step(TileMath math, Vec a, Vec b, Vec c) {
+#if defined(__AVX512BF16__)
+    if (math == TILE_PAIRS) return vec_dot2(a, b, c);
+#endif
+    (void)math;
+    return vec_fma(a, b, c);
+}
+
+VEC_INLINE void body(TileMath math, int rows, int nv, float *acc, int64_t ld_acc, const float *x, int64_t x_row,
+                     int64_t x_k, const float *w, int64_t ldw, int64_t k) {
     Vec c[TILE_ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -13,8 +21,8 @@ VEC_INLINE void body(int rows, int nv, float *acc, int64_t ld_acc, const float *
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             const Vec a = vec_set(x[r * x_row]);
-            c[r][0] = vec_fma(a, b0, c[r][0]);
-            if (nv > 1) c[r][1] = vec_fma(a, b1, c[r][1]);
+            c[r][0] = step(math, a, b0, c[r][0]);
+            if (nv > 1) c[r][1] = step(math, a, b1, c[r][1]);
         }
     }
 #pragma GCC unroll 16
@@ -30,25 +38,28 @@ VEC_INLINE void body(int rows, int nv, float *acc, int64_t ld_acc, const float *
 #define MORE_ROWS(X)
 #endif
 
-#define PACKED_CASE(R)                                                                                                 \
+// x_row, x_k: strides of x.
+#define BODY_CASE(R)                                                                                                   \
     case R:                                                                                                            \
-        if (cols == LANES) body(R, 1, acc, ld_acc, x, 1, ldx, w, ldw, k);                                              \
-        else body(R, 2, acc, ld_acc, x, 1, ldx, w, ldw, k);                                                            \
-        break;
-#define ROWS_CASE(R)                                                                                                   \
-    case R:                                                                                                            \
-        if (cols == LANES) body(R, 1, acc, ld_acc, x, ldx, 1, w, ldw, k);                                              \
-        else body(R, 2, acc, ld_acc, x, ldx, 1, w, ldw, k);                                                            \
+        if (cols == LANES) body(math, R, 1, acc, ld_acc, x, x_row, x_k, w, ldw, k);                                    \
+        else body(math, R, 2, acc, ld_acc, x, x_row, x_k, w, ldw, k);                                                  \
         break;
 
+VEC_INLINE void any_rows(TileMath math, int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t x_row,
+                         int64_t x_k, const float *w, int64_t ldw, int64_t k) {
+    switch (rows) { EACH_ROWS(BODY_CASE) MORE_ROWS(BODY_CASE) }
+}
+
 void tile_packed(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w,
-                 int64_t ldw, int64_t k) {
-    switch (rows) { EACH_ROWS(PACKED_CASE) MORE_ROWS(PACKED_CASE) }
+                 int64_t ldw, int64_t k, TileMath math) {
+    if (math == TILE_F32) any_rows(TILE_F32, rows, cols, acc, ld_acc, x, 1, ldx, w, ldw, k);
+    else any_rows(TILE_PAIRS, rows, cols, acc, ld_acc, x, 1, ldx, w, ldw, k);
 }
 
 void tile_rows(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w, int64_t ldw,
-               int64_t k) {
-    switch (rows) { EACH_ROWS(ROWS_CASE) MORE_ROWS(ROWS_CASE) }
+               int64_t k, TileMath math) {
+    if (math == TILE_F32) any_rows(TILE_F32, rows, cols, acc, ld_acc, x, ldx, 1, w, ldw, k);
+    else any_rows(TILE_PAIRS, rows, cols, acc, ld_acc, x, ldx, 1, w, ldw, k);
 }
 
 // ---- transposing copy ----

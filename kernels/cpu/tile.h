@@ -6,7 +6,8 @@
 // size, its place, or how k is cut. That is what row exactness rests on.
 //
 // w is a panel [k][ldw] of TILE_COLS or LANES columns, x is columns, [k][ldx] (tile_packed), or rows, [rows][ldx]
-// (tile_rows).
+// (tile_rows). With TILE_PAIRS an element of x and w is two bf16 that follow each other in k: the products of both are
+// added, half as many steps for the same sum.
 #ifndef DS_CPU_TILE_H
 #define DS_CPU_TILE_H
 
@@ -19,11 +20,18 @@ enum { TILE_ROWS = 6 }; // 12 of 16
 #endif
 enum { TILE_COLS = 2 * LANES, TILE_LD = LANES };
 
+#ifdef __AVX512BF16__
+enum { TILE_HAS_PAIRS = 1 };
+#else
+enum { TILE_HAS_PAIRS = 0 };
+#endif
+typedef enum { TILE_F32, TILE_PAIRS } TileMath; // TILE_PAIRS: only if TILE_HAS_PAIRS
+
 // rows 1..TILE_ROWS; cols: TILE_COLS or LANES; acc [rows][ld_acc].
 void tile_packed(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w,
-                 int64_t ldw, int64_t k);
+                 int64_t ldw, int64_t k, TileMath math);
 void tile_rows(int rows, int cols, float *acc, int64_t ld_acc, const float *x, int64_t ldx, const float *w, int64_t ldw,
-               int64_t k);
+               int64_t k, TileMath math);
 
 // dst[i][0..LANES) (stride ld) = src[0..rows)[i] for i < k: `rows` rows of dtype dt turned into one column block;
 // columns >= rows are 0. rows <= LANES. ahead: the elements that lie so far behind are asked for from memory meanwhile

@@ -26,7 +26,7 @@ enum { LANES = 8 };
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef float Vec __attribute__((vector_size(VEC_BYTES)));
-typedef float VecLoose __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
+typedef float VecLoose __attribute__((vector_size(VEC_BYTES), aligned(2), may_alias));
 typedef int32_t VecI __attribute__((vector_size(VEC_BYTES)));
 typedef uint32_t VecU __attribute__((vector_size(VEC_BYTES)));
 typedef uint16_t VecH __attribute__((vector_size(VEC_BYTES / 2)));
@@ -67,6 +67,13 @@ VEC_INLINE VecMask vec_first(int64_t n) {
     VecI lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
     return (VecMask)(lane < (int32_t)(n < LANES ? n : LANES));
+}
+#endif
+
+#ifdef __AVX512BF16__
+// c + a1 b1 + a0 b0 of the bf16 pairs that the lanes of a and b hold: two fused multiply-adds, denormals count as zero.
+VEC_INLINE Vec vec_dot2(Vec a, Vec b, Vec c) {
+    return (Vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)(__m512)a, (__m512bh)(__m512)b);
 }
 #endif
 
