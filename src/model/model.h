@@ -28,8 +28,7 @@ typedef struct {
     ZeroState zero;     // all weights, or with adapters those that are trained
     struct Lora *lora;  // NULL: no adapters
     Dev *rope;          // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
-    int64_t rope_rows;
-    Dev *slopes; // fp32 [own heads] ALiBi; NULL without
+    Dev *slopes;        // fp32 [own heads] ALiBi; NULL without
 } Model;
 
 // Where keys and values of earlier tokens lie during generation: one KvCache a layer, and where each sequence of the
@@ -70,9 +69,8 @@ void model_gather(const Model *m);
 void model_release(const Model *m);
 
 // Copies elements [first, first + n) of this tensor rank's part of weight w (weights_pieces tells which of the whole
-// they are) between host fp32 and the compute weights (set: those of them that this rank keeps; get: at stage 3 between
-// zero_gather and zero_release). Master weights are not touched:
-// zero_master_reset afterwards.
+// they are) between host fp32 and the compute weights (set: those of them that this rank keeps; get: of a block that
+// is open, or between model_gather and model_release). Master weights are not touched: zero_master_reset afterwards.
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
 

@@ -87,14 +87,17 @@ static void for_each_model(Params *p, void (*set)(ModelParams *m)) {
 
 static void set_zero3(ModelParams *m) { m->zero_stage = 3; }
 static void set_recompute(ModelParams *m) { m->recompute = RECOMPUTE_BLOCK, m->keep_layers = 1; }
-static void set_offload(ModelParams *m) { m->offload = OFFLOAD_MOMENTS; }
+// What is offloaded already stays so.
+static void set_offload(ModelParams *m) {
+    if (m->offload == OFFLOAD_NONE) m->offload = OFFLOAD_MOMENTS;
+}
 static void set_bf16(ModelParams *m) { m->dtype = DS_BF16; }
 
 static void use_zero3(Params *p) { for_each_model(p, set_zero3); }
 static void use_recompute(Params *p) { for_each_model(p, set_recompute); }
 static void use_offload(Params *p) { for_each_model(p, set_offload); }
 static void use_bf16(Params *p) { for_each_model(p, set_bf16); }
-static void use_gather_block(Params *p) { p->generate.gather = GATHER_BLOCK; }
+static void use_gather_block(Params *p) { p->generate.gather = GATHER_BLOCK, p->generate.tensor = 1; }
 static void use_small_micro(Params *p) {
     p->sft.train.micro_tokens = p->rm.train.micro_tokens = p->ppo.train.micro_tokens = 1; // one sequence at a time
 }
@@ -108,7 +111,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
     } steps[] = {{use_bf16, "dtype = bf16"},
                  {use_zero3, "zero_stage = 3"},
                  {use_recompute, "recompute = block"},
-                 {use_gather_block, "[generate] gather = block"},
+                 {use_gather_block, "[generate] gather = block and tensor = 1"},
                  {use_offload, "offload = moments"},
                  {use_small_batch, "[generate] batch a quarter"},
                  {use_small_micro, "micro_tokens = 1 (one sequence at a time)"}};

@@ -181,8 +181,8 @@ void rollout_destroy_scorer(Scorer *s) {
     *s = (Scorer){0};
 }
 
-// Scores of one micro-batch, appended to wire: for each action its reference log-prob, its value, its log-prob; for
-// each answer its score.
+// Scores of one micro-batch, appended to wire: for each action its reference log-prob, its value and, where an actor
+// scores, its log-prob; for each answer its score.
 typedef struct {
     Scorer *s;
     Rollout *r;
@@ -191,7 +191,8 @@ typedef struct {
     float *wire;
     int64_t words;
 } Scoring;
-enum { SCORES = 3 }; // of an action
+
+static int lists_of(const Scorer *s) { return s->actor ? 3 : 2; }
 
 static void score_lm(Scoring *x, const Model *m, Acts *acts, int64_t n_rows, float *logp) {
     model_fwd(m, acts, &x->b, n_rows, NULL);
@@ -203,12 +204,10 @@ static void score_micro(Scoring *x, const int64_t *item, int64_t n) {
     Batch *b = &x->b;
     int64_t n_rows;
     rollout_batch(x->r, item, n, b, x->rows, x->action, &n_rows);
-    float *logp_ref = x->wire + x->words, *values = logp_ref + n_rows, *logp = values + n_rows, *scores = logp + n_rows;
-    x->words += SCORES * n_rows + n;
-    for (int64_t i = 0; i < n_rows; i++) {
-        x->target[i] = x->r->ids[x->action[i]];
-        logp[i] = x->r->logp[x->action[i]];
-    }
+    float *logp_ref = x->wire + x->words, *values = logp_ref + n_rows, *logp = values + n_rows,
+          *scores = logp_ref + lists_of(s) * n_rows;
+    x->words += lists_of(s) * n_rows + n;
+    for (int64_t i = 0; i < n_rows; i++) x->target[i] = x->r->ids[x->action[i]];
     if (s->actor) score_lm(x, s->actor, &s->actor_acts, n_rows, logp);
     if (s->reference) score_lm(x, s->reference, &s->reference_acts, n_rows, logp_ref);
     if (s->critic) {
@@ -223,11 +222,11 @@ static void score_micro(Scoring *x, const int64_t *item, int64_t n) {
 }
 
 // Takes one rank's scores apart in the order in which score_micro wrote them.
-static const float *take_scores(const PackBatches *own, const float *at, Rollout *r) {
+static const float *take_scores(const PackBatches *own, int lists, const float *at, Rollout *r) {
     for (int64_t m = 0; m < own->n; m++) {
         const int64_t *item = own->item + own->start[m], n = own->start[m + 1] - own->start[m];
-        float *const to[SCORES] = {r->logp_ref, r->values, r->logp};
-        for (int which = 0; which < SCORES; which++)
+        float *const to[] = {r->logp_ref, r->values, r->logp};
+        for (int which = 0; which < lists; which++)
             for (int64_t i = 0; i < n; i++) {
                 int64_t count = r->starts[item[i] + 1] - r->starts[item[i]];
                 memcpy(to[which] + r->starts[item[i]], at, (size_t)count * sizeof *at);
@@ -251,7 +250,7 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
                  .rows = MEM_NEW(int32_t, actions + r->answers),
                  .action = MEM_NEW(int32_t, actions),
                  .target = MEM_NEW(int32_t, actions),
-                 .wire = MEM_NEW(float, SCORES *actions + r->answers)};
+                 .wire = MEM_NEW(float, lists_of(s) * actions + r->answers)};
     for (int64_t t = 0; t < pack_turns(&deal, size); t++) {
         const int64_t *item, n = pack_turn(&deal, size, rank, t, &item);
         score_micro(&x, item, n);
@@ -260,7 +259,7 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
     size_t *offset = MEM_NEW(size_t, size + 1);
     coll_allgatherv(run->layout.data, x.wire, (size_t)x.words * sizeof *x.wire, &all, offset);
     const float *at = all;
-    for (int p = 0; p < size; p++) at = take_scores(&deal.part[p], at, r);
+    for (int p = 0; p < size; p++) at = take_scores(&deal.part[p], lists_of(s), at, r);
     mem_free(all);
     mem_free(offset);
     mem_free(x.rows);

@@ -78,22 +78,21 @@ void zero_grad_finish(ZeroState *z) {
     }
 }
 
-// part[c] += sum of squares of the gradients [from, to) of a block that lie in its chunk c.
-static void add_range(const ZeroState *z, int block, int64_t from, int64_t to, double *part) {
+// part[c] += sum of squares of the gradients [from, to) of a block that lie in its chunk c. out: scratch as long as
+// part.
+static void add_range(const ZeroState *z, int block, int64_t from, int64_t to, double *part, double *out) {
     while (from < to) {
         // To the end of a chunk; or, from the beginning of one, as many chunks as there are, the last one shorter.
         const int64_t rest = SHARD_QUANTUM - from % SHARD_QUANTUM,
                       n = rest == SHARD_QUANTUM ? to - from : ds_min(rest, to - from);
-        double *out = MEM_NEW(double, ds_ceil_div(n, SHARD_QUANTUM));
         z->k->sumsq(out, zero_grad_sum(z, block, from), n, SHARD_QUANTUM);
         for (int64_t c = 0; c < ds_ceil_div(n, SHARD_QUANTUM); c++) part[from / SHARD_QUANTUM + c] += out[c];
-        mem_free(out);
         from += n;
     }
 }
 
 // The same for what this rank owns of the weights that it counts: neighbours among them are one range.
-static void add_block(const ZeroState *z, int block, double *part) {
+static void add_block(const ZeroState *z, int block, double *part, double *out) {
     const WeightList *list = z->weights;
     int64_t first, count;
     shard_range(&z->map, block, z->shard, &first, &count);
@@ -101,7 +100,8 @@ static void add_block(const ZeroState *z, int block, double *part) {
         if (list->w[i].block != block || !list->w[i].mine) continue;
         const int64_t from = list->w[i].offset;
         while (i + 1 < list->n && list->w[i + 1].block == block && list->w[i + 1].mine) i++;
-        add_range(z, block, ds_max(from, first), ds_min(list->w[i].offset + list->w[i].count, first + count), part);
+        add_range(z, block, ds_max(from, first), ds_min(list->w[i].offset + list->w[i].count, first + count), part,
+                  out);
     }
 }
 
@@ -109,8 +109,9 @@ double zero_grad_sumsq(const ZeroState *z) {
     const ShardMap *m = &z->map;
     int64_t chunks = 0, at = 0;
     for (int b = 0; b < m->blocks; b++) chunks += ds_ceil_div(m->count[b], SHARD_QUANTUM);
-    double *part = MEM_NEW(double, chunks), sum = 0;
-    for (int b = 0; b < m->blocks; at += ds_ceil_div(m->count[b++], SHARD_QUANTUM)) add_block(z, b, part + at);
+    double *part = MEM_NEW(double, 2 * chunks), sum = 0;
+    for (int b = 0; b < m->blocks; at += ds_ceil_div(m->count[b++], SHARD_QUANTUM))
+        add_block(z, b, part + at, part + chunks);
     // A chunk has one owner, so that the sum over ranks adds zeros to it and changes no bit.
     if (m->shards > 1) coll_sum_f64(z->layout->zero, part, chunks);
     for (int64_t c = 0; c < chunks; c++) sum += part[c];

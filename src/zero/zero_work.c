@@ -49,10 +49,15 @@ static void destroy_place(const Kernels *k, Place *p) {
     if (p->data) k->mem_destroy(p->data);
 }
 
+// Places for so many layers, at least those that take turns, at most all there are.
+static int layers_wanted(const ZeroState *z, int layers) {
+    return (int)ds_min(ds_max(layers, LAYERS), z->map.blocks - 2);
+}
+
 static void create_layers(const ZeroState *z, struct ZeroWork *work, int n) {
-    work->n_layers = (int)ds_min(n, z->map.blocks - 2);
-    work->layer = MEM_NEW(Place, work->n_layers);
-    for (int i = 0; i < work->n_layers && zero_in_places(z); i++) create_place(z, &work->layer[i], 1);
+    work->n_layers = n;
+    work->layer = MEM_NEW(Place, n);
+    for (int i = 0; i < n && zero_in_places(z); i++) create_place(z, &work->layer[i], 1);
 }
 
 static void destroy_layers(struct ZeroWork *work) {
@@ -78,7 +83,7 @@ struct ZeroWork *zero_work_create(const ZeroState *z) {
         create_place(z, &work->embed, 0);
         create_place(z, &work->head, head);
     }
-    create_layers(z, work, LAYERS);
+    create_layers(z, work, layers_wanted(z, LAYERS));
     if (z->trained && !z->g.data) {
         work->grad_embed = create_grads(z, 0);
         work->grad_layer = create_grads(z, 1);
@@ -171,7 +176,7 @@ void zero_open(const ZeroState *z, int block, int next) {
 
 void zero_widen(const ZeroState *z, int layers) {
     struct ZeroWork *work = z->work;
-    const int n = layers > LAYERS ? layers : LAYERS;
+    const int n = layers_wanted(z, layers);
     if (!zero_in_places(z) || n == work->n_layers) return;
     if (work->in_packet) land(z, work->in_packet);
     destroy_layers(work);
