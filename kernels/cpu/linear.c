@@ -67,32 +67,63 @@ static void run_tile(const Linear *a, const float *x, const float *w, int64_t ro
     store_tile(a, acc, row, rows, panel);
 }
 
-// Rows of x as fp32: where they are, or widened into scratch.
-static const float *rows_f32(const Linear *a, int64_t row, int64_t n) {
-    const void *from = elem_at(a->unit, a->x, row * a->in);
+// Rows o .. o + n of w as fp32 or pairs: where they are, or widened into scratch.
+static const float *weight_rows(const Linear *a, int64_t o, int64_t n) {
+    const void *from = elem_at(a->unit, a->w, o * a->in);
     if (a->unit == DS_F32) return from;
-    float *x = cpu_scratch_f32(SCRATCH_X, n * a->in);
+    float *w = cpu_scratch_f32(SCRATCH_W, n * a->in);
     for (int64_t i = 0; i < n * a->in; i += LANES)
-        vec_store_n(DS_F32, x, i, vec_load_n(DS_BF16, from, i, n * a->in - i), n * a->in - i);
-    return x;
+        vec_store_n(DS_F32, w, i, vec_load_n(DS_BF16, from, i, n * a->in - i), n * a->in - i);
+    return w;
+}
+
+// y of `rows` rows and n <= LANES outputs from o on, which stand in acc as [outputs][TILE_COLS rows].
+static void store_turned(const Linear *a, const float *acc, int64_t row, int64_t rows, int64_t o, int64_t n) {
+    _Alignas(64) float turned[TILE_COLS * LANES];
+    const Vec b = a->bias ? vec_load_n(a->dt, a->bias, o, n) : (Vec){0};
+    tile_pack(DS_F32, turned, LANES, acc, TILE_COLS, n, rows, 0);
+    for (int64_t r = 0; r < rows; r++) {
+        Vec v = vec_load(DS_F32, turned, r * LANES);
+        if (a->bias) v += b;
+        vec_store_n(a->y_dt, a->y, (row + r) * a->out + o, v, n);
+    }
+}
+
+// Rows [row, row + rows), turned as x, times outputs o .. o + n (w). The same inputs of the outputs that follow are
+// fetched meanwhile, where `ahead` says that there are some: the hardware does not see so many short rows coming.
+static void run_turned(const Linear *a, const float *x, int64_t row, int64_t rows, const float *w, int64_t o, int64_t n,
+                       int64_t ahead) {
+    _Alignas(64) float acc[LANES * TILE_COLS] = {0};
+    const int cols = rows > LANES ? TILE_COLS : LANES;
+    const int64_t step = rows > LANES ? LANES / 2 : TILE_ROWS;
+    for (int64_t i = 0; i < a->in; i += CUT) {
+        const int64_t k = ds_min(CUT, a->in - i);
+        for (int64_t r = 0; r < ahead; r++)
+            for (int64_t line = 0; line < k; line += LANES)
+                __builtin_prefetch(elem_at(a->unit, a->w, (o + n + r) * a->in + i + line), 0, 2);
+        for (int64_t c = 0; c < n; c += step)
+            tile_rows((int)ds_min(step, n - c), cols, acc + c * TILE_COLS, TILE_COLS, w + c * a->in + i, a->in,
+                      x + i * TILE_COLS, TILE_COLS, k, a->math);
+    }
+    store_turned(a, acc, row, rows, o, n);
 }
 
 static void run_few(const Linear *a, Part p) {
-    const int64_t tiles = p.tile1 - p.tile0;
-    int64_t row[FEW_TILES + 1];
-    _Alignas(64) float w[CUT * TILE_COLS], acc[FEW_TILES][TILE_ROWS * TILE_COLS];
-    for (int64_t t = 0; t < tiles; t++) cpu_share(a->m, count_tiles(a), p.tile0 + t, &row[t], &row[t + 1]);
-    const float *x = rows_f32(a, row[0], row[tiles] - row[0]);
-    for (int64_t panel = p.panel0; panel < p.panel1; panel++) {
-        memset(acc, 0, (size_t)tiles * sizeof acc[0]);
-        for (int64_t i = 0; i < a->in; i += CUT) {
-            const int64_t n = ds_min(CUT, a->in - i);
-            pack_panel(a, w, panel, i, n);
-            for (int64_t t = 0; t < tiles; t++)
-                tile_rows((int)(row[t + 1] - row[t]), panel_cols(a, panel), acc[t], TILE_COLS,
-                          x + (row[t] - row[0]) * a->in + i, a->in, w, TILE_COLS, n, a->math);
-        }
-        for (int64_t t = 0; t < tiles; t++) store_tile(a, acc[t], row[t], row[t + 1] - row[t], panel);
+    int64_t row0, row1, unused;
+    cpu_share(a->m, count_tiles(a), p.tile0, &row0, &unused);
+    cpu_share(a->m, count_tiles(a), p.tile1 - 1, &unused, &row1);
+    const int64_t rows = row1 - row0, last = ds_min(p.panel1 * TILE_COLS, a->out);
+    float *x = cpu_scratch_f32(SCRATCH_X, ds_round_up(rows, TILE_COLS) * a->in);
+    for (int64_t r = 0; r < rows; r += LANES)
+        tile_pack(a->unit, x + r / TILE_COLS * TILE_COLS * a->in + r % TILE_COLS, TILE_COLS,
+                  elem_at(a->unit, a->x, (row0 + r) * a->in), a->in, ds_min(LANES, rows - r), a->in, 0);
+    const int64_t step = rows > LANES ? LANES : TILE_ROWS;
+    for (int64_t o = p.panel0 * TILE_COLS; o < last; o += step) {
+        const int64_t n = ds_min(step, last - o);
+        const float *w = weight_rows(a, o, n);
+        for (int64_t r = 0; r < rows; r += TILE_COLS)
+            run_turned(a, x + r * a->in, row0 + r, ds_min(TILE_COLS, rows - r), w, o, n,
+                       r == 0 ? ds_min(n, a->out - o - n) : 0);
     }
 }
 
