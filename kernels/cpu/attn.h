@@ -29,6 +29,29 @@ static inline void narrow_row(DType dt, void *dst, const float *src, int64_t dim
     }
 }
 
+// How the products of bf16 or fp32 rows are summed: `dim` elements of type `unit` a row, which are pairs of bf16 where
+// the CPU multiplies those (tile.h), and are then moved as fp32.
+typedef struct {
+    TileMath math;
+    DType unit;
+    int64_t dim;
+} AttnDot;
+
+static inline AttnDot attn_dot(DType dt, int64_t head_dim, int64_t token_stride) {
+    if (TILE_HAS_PAIRS && dt == DS_BF16 && head_dim % 2 == 0 && token_stride % 2 == 0)
+        return (AttnDot){TILE_PAIRS, DS_F32, head_dim / 2};
+    return (AttnDot){TILE_F32, dt, head_dim};
+}
+
+// A stride of elements in units.
+static inline int64_t attn_units(AttnDot d, int64_t stride) { return d.math == TILE_PAIRS ? stride / 2 : stride; }
+
+// dst [pad] = the row src dt [dim], as fp32 or as pairs.
+static inline void dot_row(AttnDot d, DType dt, float *dst, const void *src, int64_t dim, int64_t pad) {
+    if (d.math == TILE_PAIRS) memcpy(dst, src, (size_t)dim * sizeof(uint16_t));
+    else widen_row(dt, dst, src, dim, pad);
+}
+
 // Scores of lanes at positions j0 .. for the query at position i: dot * scale + slope * (j - i), and -inf where the
 // query does not see.
 VEC_INLINE Vec attn_score(Vec dot, float scale, float slope, int64_t j0, int64_t i, int64_t window) {

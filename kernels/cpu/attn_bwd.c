@@ -16,6 +16,7 @@ enum { BLOCK = 4 * TILE_ROWS };
 typedef struct {
     DType dt;
     AttnShape a;
+    AttnDot dot; // of q and k, dO and v
     HeadView dq, dk, dv, q, k, v;
     float *delta;
     const void *do_, *o;
@@ -29,7 +30,8 @@ typedef struct {
     int64_t start, n, head;
     float *kt, *vt, *k, *dk, *dv;
     float *q, *do_, *dq, *p, *ds;
-    int64_t ld; // of p and ds
+    float *q_dot, *do_dot; // the rows as the products with panels take them
+    int64_t ld;            // of p and ds
 } Piece;
 
 static int64_t query_of(const Bwd *b, int64_t row) { return row / b->group; }
@@ -43,24 +45,25 @@ static float *take(float **at, int64_t n) {
 }
 
 static void open_piece(const Bwd *b, Piece *w) {
-    const int64_t keys = ds_round_up(w->n, TILE_COLS), dim = b->a.head_dim, pad = b->pad;
-    float *at = cpu_scratch_f32(SCRATCH_A, keys * (2 * dim + 3 * pad) + BLOCK * (3 * pad + 2 * keys) + 16 * LANES);
+    const int64_t keys = ds_round_up(w->n, TILE_COLS), dim = b->dot.dim, pad = b->pad;
+    float *at = cpu_scratch_f32(SCRATCH_A, keys * (2 * dim + 3 * pad) + BLOCK * (5 * pad + 2 * keys) + 16 * LANES);
     w->ld = keys;
     w->kt = take(&at, keys * dim), w->vt = take(&at, keys * dim);
     w->k = take(&at, keys * pad), w->dk = take(&at, keys * pad), w->dv = take(&at, keys * pad);
     w->q = take(&at, BLOCK * pad), w->do_ = take(&at, BLOCK * pad), w->dq = take(&at, BLOCK * pad);
+    w->q_dot = take(&at, BLOCK * pad), w->do_dot = take(&at, BLOCK * pad);
     w->p = take(&at, BLOCK * keys), w->ds = take(&at, BLOCK * keys);
     memset(w->dk, 0, (size_t)(keys * pad) * sizeof(float));
     memset(w->dv, 0, (size_t)(keys * pad) * sizeof(float));
     for (int64_t j = 0; j < w->n; j += LANES) {
         const int64_t rows = ds_min(LANES, w->n - j), to = j / TILE_COLS * TILE_COLS * dim + j % TILE_COLS;
-        tile_pack(b->dt, w->kt + to, TILE_COLS, head_at(b->dt, b->k, w->start + j, w->head), b->k.token_stride, rows,
-                  dim, 0);
-        tile_pack(b->dt, w->vt + to, TILE_COLS, head_at(b->dt, b->v, w->start + j, w->head), b->v.token_stride, rows,
-                  dim, 0);
+        tile_pack(b->dot.unit, w->kt + to, TILE_COLS, head_at(b->dt, b->k, w->start + j, w->head),
+                  attn_units(b->dot, b->k.token_stride), rows, dim, 0);
+        tile_pack(b->dot.unit, w->vt + to, TILE_COLS, head_at(b->dt, b->v, w->start + j, w->head),
+                  attn_units(b->dot, b->v.token_stride), rows, dim, 0);
     }
     for (int64_t j = 0; j < w->n; j++)
-        widen_row(b->dt, w->k + j * pad, head_at(b->dt, b->k, w->start + j, w->head), dim, pad);
+        widen_row(b->dt, w->k + j * pad, head_at(b->dt, b->k, w->start + j, w->head), b->a.head_dim, pad);
 }
 
 // q and dO of the block's rows, and delta.
@@ -73,6 +76,8 @@ static void load_rows(const Bwd *b, const Piece *w, int64_t r0, int64_t rows) {
         Vec sum = {0};
         widen_row(b->dt, w->q + r * pad, head_at(b->dt, b->q, token, head), dim, pad);
         widen_row(b->dt, w->do_ + r * pad, elem_at(b->dt, b->do_, at), dim, pad);
+        dot_row(b->dot, b->dt, w->q_dot + r * pad, head_at(b->dt, b->q, token, head), dim, pad);
+        dot_row(b->dot, b->dt, w->do_dot + r * pad, elem_at(b->dt, b->do_, at), dim, pad);
         widen_row(b->dt, o, elem_at(b->dt, b->o, at), dim, pad);
         for (int64_t i = 0; i < pad; i += LANES)
             sum = vec_fma(vec_load(DS_F32, o, i), vec_load(DS_F32, w->do_ + r * pad, i), sum);
@@ -98,7 +103,7 @@ static void probabilities(const Bwd *b, const Piece *w, int64_t row, int64_t at,
 // dst [rows][ld] = x rows times the panels from key0 on.
 static void times_panels(const Bwd *b, float *dst, int64_t ld, const float *x_rows, int64_t rows, const float *panels,
                          int64_t keys) {
-    const int64_t dim = b->a.head_dim;
+    const int64_t dim = b->dot.dim;
     float *x = cpu_scratch_f32(SCRATCH_X, dim * TILE_LD);
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
         const int64_t n = ds_min(TILE_ROWS, rows - r);
@@ -106,7 +111,7 @@ static void times_panels(const Bwd *b, float *dst, int64_t ld, const float *x_ro
         for (int64_t j = 0; j < n; j++) memset(dst + (r + j) * ld, 0, (size_t)keys * sizeof(float));
         for (int64_t j = 0; j < keys; j += TILE_COLS)
             tile_packed((int)n, TILE_COLS, dst + r * ld + j, ld, x, TILE_LD, panels + j * dim, TILE_COLS, dim,
-                        TILE_F32);
+                        b->dot.math);
     }
 }
 
@@ -120,11 +125,12 @@ static void add_transposed(const Bwd *b, float *dst, const float *s, int64_t ld,
 }
 
 static void run_block(const Bwd *b, const Piece *w, int64_t r0, int64_t rows) {
-    const int64_t dim = b->a.head_dim, pad = b->pad, key0 = attn_first_key(query_of(b, r0), b->a.window);
+    const int64_t dim = b->a.head_dim, panel = b->dot.dim, pad = b->pad,
+                  key0 = attn_first_key(query_of(b, r0), b->a.window);
     const int64_t keys = query_of(b, r0 + rows - 1) + 1 - key0, whole = ds_round_up(keys, TILE_COLS);
     load_rows(b, w, r0, rows);
-    times_panels(b, w->ds, w->ld, w->q, rows, w->kt + key0 * dim, whole);
-    times_panels(b, w->p, w->ld, w->do_, rows, w->vt + key0 * dim, whole);
+    times_panels(b, w->ds, w->ld, w->q_dot, rows, w->kt + key0 * panel, whole);
+    times_panels(b, w->p, w->ld, w->do_dot, rows, w->vt + key0 * panel, whole);
     for (int64_t r = 0; r < rows; r++) probabilities(b, w, r0 + r, r, key0, whole);
     memset(w->dq, 0, (size_t)(rows * pad) * sizeof(float));
     for (int64_t r = 0; r < rows; r += TILE_ROWS)
@@ -153,6 +159,7 @@ void attn_bwd_cpu(DType dt, AttnShape a, HeadView dq, HeadView dk, HeadView dv, 
     if (n_seq <= 0) return;
     const Bwd b = {dt,
                    a,
+                   attn_dot(dt, a.head_dim, k.token_stride | v.token_stride),
                    dq,
                    dk,
                    dv,

@@ -19,6 +19,7 @@ enum { PIECE_ROWS = 192 }; // rows (queries x group) of a piece: enough to pay f
 typedef struct {
     DType dt;
     AttnShape a;
+    AttnDot dot; // of q and k
     void *o;
     float *lse;
     HeadView q, k, v;
@@ -48,25 +49,26 @@ static const void *row_at(const Fwd *f, const Piece *p, bool is_value, int64_t p
 // LANES keys from `pos` on (positions from key1 on are zeros) into one half of a panel.
 static void pack_keys(const Fwd *f, const Piece *p, float *dst, int64_t pos) {
     const int64_t dim = f->a.head_dim, n = ds_min(LANES, p->key1 - pos);
+    const AttnDot d = f->dot;
     if (pos >= p->offset) {
-        tile_pack(f->dt, dst, TILE_COLS, row_at(f, p, false, pos), f->k.token_stride, n, dim, 0);
+        tile_pack(d.unit, dst, TILE_COLS, row_at(f, p, false, pos), attn_units(d, f->k.token_stride), n, d.dim, 0);
     } else if (pos + n <= p->offset) { // a cache block holds them side by side
-        tile_pack(f->dt, dst, TILE_COLS, row_at(f, p, false, pos), dim, n, dim, 0);
+        tile_pack(d.unit, dst, TILE_COLS, row_at(f, p, false, pos), d.dim, n, d.dim, 0);
     } else {
         float *rows = cpu_scratch_f32(SCRATCH_E, LANES * f->pad);
-        for (int64_t i = 0; i < n; i++) widen_row(f->dt, rows + i * f->pad, row_at(f, p, false, pos + i), dim, f->pad);
-        tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, dim, 0);
+        for (int64_t i = 0; i < n; i++) dot_row(d, f->dt, rows + i * f->pad, row_at(f, p, false, pos + i), dim, f->pad);
+        tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, d.dim, 0);
     }
 }
 
 static void pack_piece(const Fwd *f, Piece *p) {
     const int64_t dim = f->a.head_dim, keys = ds_round_up(p->key1 - p->key0, TILE_COLS);
-    p->kt = cpu_scratch_f32(SCRATCH_A, keys * dim);
+    p->kt = cpu_scratch_f32(SCRATCH_A, keys * f->dot.dim);
     p->v = cpu_scratch_f32(SCRATCH_B, keys * f->pad);
     p->s = cpu_scratch_f32(SCRATCH_C, TILE_ROWS * keys);
     p->ld_s = keys;
     for (int64_t j = 0; j < keys && p->key0 + j < p->key1; j += LANES)
-        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * dim + j % TILE_COLS, p->key0 + j);
+        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * f->dot.dim + j % TILE_COLS, p->key0 + j);
     for (int64_t j = p->key0; j < p->key1; j++)
         widen_row(f->dt, p->v + (j - p->key0) * f->pad, row_at(f, p, true, j), dim, f->pad);
 }
@@ -105,17 +107,17 @@ static int64_t query_of(const Fwd *f, const Piece *p, int64_t row) { return p->q
 static int64_t head_of(const Fwd *f, const Piece *p, int64_t row) { return p->head * f->group + row % f->group; }
 
 static void run_scores(const Fwd *f, const Piece *p, Tile t) {
-    const int64_t dim = f->a.head_dim, pad = f->pad, panels = ds_ceil_div(t.keys, TILE_COLS);
+    const int64_t dim = f->dot.dim, pad = f->pad, panels = ds_ceil_div(t.keys, TILE_COLS);
     float *x = cpu_scratch_f32(SCRATCH_X, dim * TILE_LD), *q = cpu_scratch_f32(SCRATCH_W, TILE_ROWS * pad);
     for (int64_t r = 0; r < t.rows; r++) {
         const int64_t token = f->starts[p->seq] + query_of(f, p, t.r0 + r);
-        widen_row(f->dt, q + r * pad, head_at(f->dt, f->q, token, head_of(f, p, t.r0 + r)), dim, pad);
+        dot_row(f->dot, f->dt, q + r * pad, head_at(f->dt, f->q, token, head_of(f, p, t.r0 + r)), f->a.head_dim, pad);
         memset(p->s + r * p->ld_s, 0, (size_t)(panels * TILE_COLS) * sizeof(float));
     }
     tile_pack(DS_F32, x, TILE_LD, q, pad, t.rows, dim, 0);
     for (int64_t j = 0; j < panels; j++)
         tile_packed((int)t.rows, TILE_COLS, p->s + j * TILE_COLS, p->ld_s, x, TILE_LD,
-                    p->kt + (t.skip + j * TILE_COLS) * dim, TILE_COLS, dim, TILE_F32);
+                    p->kt + (t.skip + j * TILE_COLS) * dim, TILE_COLS, dim, f->dot.math);
 }
 
 static void run_output(const Fwd *f, const Piece *p, Tile t, const float *sum) {
@@ -167,6 +169,7 @@ void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView 
     if (n_seq <= 0) return;
     const Fwd f = {dt,
                    a,
+                   attn_dot(dt, a.head_dim, k.token_stride),
                    cpu_ptr(o),
                    cpu_ptr(lse),
                    q,
