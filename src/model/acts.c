@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 
-enum { ALIGN = 64, LOGITS_BYTES = 32 << 20 };
+enum { ALIGN = 64, LOGITS_BYTES = 96 << 20 };
 
 typedef struct {
     Dev *base;
