@@ -85,7 +85,7 @@ typedef struct Kernels {
     // Columns: `rows` rows of width_bytes, one row every *_pitch bytes. No overlap.
     void (*copy_2d)(Dev *dst, size_t dst_pitch, const Dev *src, size_t src_pitch, size_t width_bytes, int64_t rows);
     void (*zero)(Dev *dst, size_t bytes);
-    // dst[n] (dst_dt) = src[n] (src_dt); fp32 <-> bf16 round to nearest even; denormals may become 0.
+    // dst[n] (dst_dt) = src[n] (src_dt); fp32 <-> bf16 round to nearest even.
     void (*cast)(DType dst_dt, Dev *dst, DType src_dt, const Dev *src, int64_t n);
 
     // ---- embedding ----

@@ -30,7 +30,7 @@ typedef struct {
     int64_t start, n, head;
     float *kt, *vt, *k, *dk, *dv;
     float *q, *do_, *dq, *p, *ds;
-    float *q_dot, *do_dot; // the rows as the products with panels take them
+    float *q_dot, *do_dot; // the same rows as the products with panels take them
     int64_t ld;            // of p and ds
 } Piece;
 
@@ -51,7 +51,8 @@ static void open_piece(const Bwd *b, Piece *w) {
     w->kt = take(&at, keys * dim), w->vt = take(&at, keys * dim);
     w->k = take(&at, keys * pad), w->dk = take(&at, keys * pad), w->dv = take(&at, keys * pad);
     w->q = take(&at, BLOCK * pad), w->do_ = take(&at, BLOCK * pad), w->dq = take(&at, BLOCK * pad);
-    w->q_dot = take(&at, BLOCK * pad), w->do_dot = take(&at, BLOCK * pad);
+    w->q_dot = w->q, w->do_dot = w->do_;
+    if (b->dot.math == TILE_PAIRS) w->q_dot = take(&at, BLOCK * pad), w->do_dot = take(&at, BLOCK * pad);
     w->p = take(&at, BLOCK * keys), w->ds = take(&at, BLOCK * keys);
     memset(w->dk, 0, (size_t)(keys * pad) * sizeof(float));
     memset(w->dv, 0, (size_t)(keys * pad) * sizeof(float));
@@ -76,8 +77,10 @@ static void load_rows(const Bwd *b, const Piece *w, int64_t r0, int64_t rows) {
         Vec sum = {0};
         widen_row(b->dt, w->q + r * pad, head_at(b->dt, b->q, token, head), dim, pad);
         widen_row(b->dt, w->do_ + r * pad, elem_at(b->dt, b->do_, at), dim, pad);
-        dot_row(b->dot, b->dt, w->q_dot + r * pad, head_at(b->dt, b->q, token, head), dim, pad);
-        dot_row(b->dot, b->dt, w->do_dot + r * pad, elem_at(b->dt, b->do_, at), dim, pad);
+        if (b->dot.math == TILE_PAIRS) {
+            memcpy(w->q_dot + r * pad, head_at(b->dt, b->q, token, head), (size_t)dim * sizeof(uint16_t));
+            memcpy(w->do_dot + r * pad, elem_at(b->dt, b->do_, at), (size_t)dim * sizeof(uint16_t));
+        }
         widen_row(b->dt, o, elem_at(b->dt, b->o, at), dim, pad);
         for (int64_t i = 0; i < pad; i += LANES)
             sum = vec_fma(vec_load(DS_F32, o, i), vec_load(DS_F32, w->do_ + r * pad, i), sum);

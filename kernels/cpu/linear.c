@@ -1,14 +1,14 @@
 // linear.c: y = x w^T + bias, exact by row.
 //
-// The weights are packed into panels of TILE_COLS outputs, [in][TILE_COLS] fp32 or pairs of bf16, so that lanes run
-// over the outputs and each output element is one chain of fused multiply-adds over `in` in order (tile.h), whatever
-// the number of rows:
+// Each output element is one chain of fused multiply-adds over `in` in order (tile.h), whatever the number of rows and
+// whichever operand the lanes run over:
 //
-//   few rows:  a panel is packed in cuts of CUT inputs, which stay in the first cache, and used at once: the weights
-//   are
-//              read once, in the order of memory of TILE_COLS rows; bound by memory.
-//   many rows: a group of panels as large as the second cache bears is packed, then all rows pass over it, TILE_ROWS at
-//   a time.
+//   few rows:  the rows are turned into panels [in][TILE_COLS rows], lanes run over them, and the weights are read
+//   once,
+//              where they stand; bound by memory.
+//   many rows: the weights are turned into panels [in][TILE_COLS outputs] of fp32 or pairs of bf16, lanes run over the
+//              outputs: a group of panels as large as the second cache bears, then all rows pass over it, TILE_ROWS at
+//              a time.
 //
 // Threads share out a grid of (columns, rows); they do not exchange anything.
 #include "kernels/cpu/cpu.h"
@@ -36,15 +36,15 @@ static int64_t count_panels(const Linear *a) { return ds_ceil_div(a->out, TILE_C
 static int64_t count_tiles(const Linear *a) { return ds_ceil_div(a->m, TILE_ROWS); }
 static int panel_cols(const Linear *a, int64_t panel) { return a->out - panel * TILE_COLS > LANES ? TILE_COLS : LANES; }
 
-// Inputs [i, i + n) of one panel of weights; the same of the next panel are fetched meanwhile (packing reads many short
-// rows side by side, which the hardware does not see coming).
-static void pack_panel(const Linear *a, float *dst, int64_t panel, int64_t i, int64_t n) {
+// One panel of weights; the next one is fetched meanwhile (packing reads many short rows side by side, which the
+// hardware does not see coming).
+static void pack_panel(const Linear *a, float *dst, int64_t panel) {
     const int64_t ahead = (panel + 2) * TILE_COLS <= a->out ? TILE_COLS * a->in : 0;
     for (int64_t c = 0; c < TILE_COLS; c += LANES) {
         const int64_t first = panel * TILE_COLS + c;
         if (first < a->out)
-            tile_pack(a->unit, dst + c, TILE_COLS, elem_at(a->unit, a->w, first * a->in + i), a->in,
-                      ds_min(LANES, a->out - first), n, ahead);
+            tile_pack(a->unit, dst + c, TILE_COLS, elem_at(a->unit, a->w, first * a->in), a->in,
+                      ds_min(LANES, a->out - first), a->in, ahead);
     }
 }
 
@@ -89,8 +89,8 @@ static void store_turned(const Linear *a, const float *acc, int64_t row, int64_t
     }
 }
 
-// Rows [row, row + rows), turned as x, times outputs o .. o + n (w). The same inputs of the outputs that follow are
-// fetched meanwhile, where `ahead` says that there are some: the hardware does not see so many short rows coming.
+// Rows [row, row + rows), turned as x, times outputs o .. o + n (w). The same inputs of the `ahead` outputs that follow
+// are fetched meanwhile. Two vectors of rows a tile leave registers for half of LANES outputs.
 static void run_turned(const Linear *a, const float *x, int64_t row, int64_t rows, const float *w, int64_t o, int64_t n,
                        int64_t ahead) {
     _Alignas(64) float acc[LANES * TILE_COLS] = {0};
@@ -133,7 +133,7 @@ static void run_many(const Linear *a, Part p) {
     float *x = cpu_scratch_f32(SCRATCH_X, a->in * TILE_LD), *w = cpu_scratch_f32(SCRATCH_W, group * panel_size);
     for (int64_t g = p.panel0; g < p.panel1; g += group) {
         const int64_t g_end = ds_min(g + group, p.panel1);
-        for (int64_t i = g; i < g_end; i++) pack_panel(a, w + (i - g) * panel_size, i, 0, a->in);
+        for (int64_t i = g; i < g_end; i++) pack_panel(a, w + (i - g) * panel_size, i);
         for (int64_t t = p.tile0; t < p.tile1; t++) {
             int64_t row, end;
             cpu_share(a->m, count_tiles(a), t, &row, &end);

@@ -106,16 +106,21 @@ VEC_INLINE float vec_max_lane(Vec v) {
 // ---- memory: element i of a row of dtype dt (DS_F32 or DS_BF16, a constant where these are inlined) ----
 VEC_INLINE Vec vec_from_bf16(VecH h) { return (Vec)(__builtin_convertvector(h, VecU) << 16); }
 
-// To nearest even; NaN stays NaN. The instruction counts denormals as zero, as the products of pairs do.
-VEC_INLINE VecH vec_to_bf16(Vec v) {
-#ifdef __AVX512BF16__
-    return (VecH)_mm512_cvtneps_pbh((__m512)v);
-#else
+// To nearest even, NaN made quiet: what f32_to_bf16 gives.
+VEC_INLINE VecH vec_round_bf16(Vec v) {
     const VecU u = (VecU)v;
     const VecU rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;
     const VecU is_nan = (VecU)((u & 0x7fffffffu) > 0x7f800000u);
     return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), VecH);
+}
+
+// The instruction takes denormals for zero: a vector with one goes the long way.
+VEC_INLINE VecH vec_to_bf16(Vec v) {
+#ifdef __AVX512BF16__
+    enum { DENORMAL = 0x20 };
+    if (__builtin_expect(!_mm512_fpclass_ps_mask((__m512)v, DENORMAL), 1)) return (VecH)_mm512_cvtneps_pbh((__m512)v);
 #endif
+    return vec_round_bf16(v);
 }
 
 VEC_INLINE Vec vec_load(DType dt, const void *p, int64_t i) {

@@ -14,6 +14,8 @@
 
 enum { REQUESTS = 84, MAX_PROMPT = 40, MAX_ANSWER = 30, MAX_TOKENS = MAX_PROMPT + MAX_ANSWER, IDS = 211 };
 
+#define TEMPERATURE 0.55 // (float)(1 / 0.55) is not 1 / 0.55f
+
 static const Kernels *kernels;
 
 typedef struct {
@@ -38,7 +40,7 @@ static Arch arch_of(ArchFamily family) {
 }
 
 static void generate(const Model *m, int64_t slots, Slot *slot, GenRequest *req) {
-    const GenCfg cfg = {.sample = {.temperature = 0.9f, .top_p = 1}, .seed = 7};
+    const GenCfg cfg = {.sample = {.temperature = TEMPERATURE, .top_p = 1}, .seed = 7};
     for (int64_t i = 0; i < REQUESTS; i++) {
         req[i] = (GenRequest){.prompt = slot[i].prompt,
                               .n_prompt = 1 + random_word(1, i) % MAX_PROMPT,
@@ -82,7 +84,7 @@ static int64_t score(const Model *m, int64_t slots, Slot *slot, const GenRequest
         b.n = b.n_seq = 0, b.starts[0] = 0;
         for (int64_t i = first; i < first + take; i++) n = append(&b, &req[i * 53 % REQUESTS], rows, targets, n);
         model_fwd(m, &a, &b, n, NULL);
-        head_lm_score(m, &a, rows, targets, n, 1.0f / 0.9f, logp, NULL);
+        head_lm_score(m, &a, rows, targets, n, head_inv_temperature(TEMPERATURE), logp, NULL);
         for (int64_t i = first; i < first + take; at += req[i * 53 % REQUESTS].n, i++)
             memcpy(slot[i * 53 % REQUESTS].scored, logp + at, (size_t)req[i * 53 % REQUESTS].n * sizeof *logp);
         total += n;
