@@ -173,15 +173,22 @@ static double generate_seconds(const Dry *d, int64_t answers) {
            ((travels ? passes * weights : 0) + d->out->rollout) / p->machine.network;
 }
 
+// Tokens that go through the actor while it generates: a prompt goes once on every rank that has answers to it, which
+// are neighbours.
+static double generate_tokens(const Params *p, int64_t answers, int groups) {
+    const int64_t prompts = ds_min(answers, p->ppo.rollout_batch + groups - 1);
+    return (double)(prompts * p->generate.max_prompt + answers * p->generate.max_answer);
+}
+
 static void plan_ppo_cost(Dry *d, int64_t answers) {
     const Params *p = d->p;
     const PlanModel *m = d->all->model;
     const double length = (double)(p->generate.max_prompt + p->generate.max_answer), all = (double)answers * length;
     double *flops = d->out->flops;
-    flops[0] = forward_flops(&m[ROLE_ACTOR].arch, all, length);
+    flops[0] = forward_flops(&m[ROLE_ACTOR].arch, generate_tokens(p, answers, group_size(hybrid_data(d->gen))), length);
     flops[1] = forward_flops(&m[ROLE_REFERENCE].arch, all, length) + forward_flops(&m[ROLE_CRITIC].arch, all, length);
     if (p->ppo.reward_source == REWARD_MODEL) flops[1] += forward_flops(&m[ROLE_REWARD].arch, all, length);
-    if (!hybrid_exact(d->gen)) flops[1] += flops[0];
+    if (!hybrid_exact(d->gen)) flops[1] += forward_flops(&m[ROLE_ACTOR].arch, all, length);
     flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
                (double)p->ppo.ppo_epochs;
     for (int i = 0; i < 3; i++) flops[i] /= d->ranks;
