@@ -198,6 +198,8 @@ static const Dev *whole_logits(const Model *m, Acts *a, int64_t n) {
     return a->all_logits;
 }
 
+float head_inv_temperature(double temperature) { return 1 / (float)temperature; }
+
 void head_lm_sample(const Model *m, Acts *a, const int32_t *rows, int64_t n, const SampleCfg *cfg, const float *u,
                     int32_t *ids, float *logp) {
     HeadInfo h = head_info(m);
@@ -211,7 +213,7 @@ void head_lm_sample(const Model *m, Acts *a, const int32_t *rows, int64_t n, con
                      cfg->greedy ? 0 : cfg->temperature, cfg->top_k, cfg->top_p);
         m->k->copy_out(ids + first, a->targets, (size_t)count * sizeof(int32_t));
         set_targets(m, a, ids + first, count);
-        logprob_fwd(m, a, &h, 0, count, 1 / cfg->temperature, false);
+        logprob_fwd(m, a, &h, 0, count, head_inv_temperature(cfg->temperature), false);
         m->k->copy_out(logp + first, scalar(a, LOGP), (size_t)count * sizeof(float));
     }
 }

@@ -31,6 +31,9 @@ typedef struct {
     float top_p;   // 1: off
 } SampleCfg;
 
+// What log-probs of this temperature are scaled by: the sampler's and, so that they have the same bits, the trainer's.
+float head_inv_temperature(double temperature);
+
 // Draws ids[n] after rows[n] with uniforms u[n], and logp[n] of what was drawn.
 void head_lm_sample(const Model *m, Acts *a, const int32_t *rows, int64_t n, const SampleCfg *cfg, const float *u,
                     int32_t *ids, float *logp);

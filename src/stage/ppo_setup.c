@@ -159,7 +159,7 @@ static UpdateCfg update_cfg(const Params *p) {
     return (UpdateCfg){.actor = {p->ppo.eps_low, p->ppo.eps_high, p->ppo.dual_clip, p->ppo.entropy_coef},
                        .eps_value = p->ppo.eps_value,
                        .ptx_coef = p->ppo.ptx_coef,
-                       .inv_temperature = (float)(1 / p->generate.temperature),
+                       .inv_temperature = head_inv_temperature(p->generate.temperature),
                        .epochs = p->ppo.ppo_epochs,
                        .minibatch = p->ppo.train.global_batch,
                        .micro_tokens = p->ppo.train.micro_tokens,

@@ -160,7 +160,7 @@ void rollout_create_scorer(Scorer *s, const Model *actor, const Model *reference
                   .critic = critic,
                   .reward = reward,
                   .micro_tokens = micro_tokens,
-                  .inv_temperature = (float)(1 / temperature)};
+                  .inv_temperature = head_inv_temperature(temperature)};
     if (actor) acts_create(&s->actor_acts, actor->k, &actor->part, actor->dt, false, 1);
     if (reference) acts_create(&s->reference_acts, reference->k, &reference->part, reference->dt, false, 1);
     if (critic) acts_create(&s->critic_acts, critic->k, &critic->part, critic->dt, false, 1);

@@ -1,4 +1,7 @@
-// test_exact.c: what generation may not change: answers and log-probs do not depend on whether prompts are shared.
+// test_exact.c: what generation may not change: answers and log-probs do not depend on whether prompts are shared, and
+// the log-prob of the sampler is, bit for bit, that of the trainer: whatever the batch, the packing, the micro-batches
+// and the threads. So the first ratio of PPO is exactly 1.
+#include "stage/ppo_update.h"
 #include "tiny.h"
 
 // Families that divide nothing alike: grouped heads with rotary positions; ALiBi and a norm of the embedding; learned
@@ -11,6 +14,10 @@ static Arch arch_of(ArchFamily family) {
     if (a.pos == ARCH_POS_ROPE) a.rotary_dim = 6;
     a.ffn = 52, a.vocab = VOCAB, a.max_positions = 128, a.tied = 1, a.init_std = 0.2;
     return a;
+}
+
+static void use_threads(int n) {
+    if (kernels_open("cpu", n, &kernels)) fail_msg("%s", err_text());
 }
 
 // ---- prompts that are shared ----
@@ -136,10 +143,150 @@ static void shared_together(void **state) {
     layout_destroy(&l);
 }
 
+// ---- the sampler's log-prob is the trainer's ----
+
+enum { ASKED = 30, SAMPLES = 2, ANSWER = 24, LONG = 60, SEED = 11 };
+static const double temperature = 0.55; // 1 / 0.55 rounded to float is not 1 / (0.55 rounded to float)
+static int64_t scored;
+
+// A uniform whole number in 0 .. n - 1.
+static int64_t draw(uint64_t id, int64_t at, int64_t n) {
+    return (int64_t)(rng_uniform(SEED, RNG_SHUFFLE, id, (uint64_t)at) * (double)n);
+}
+
+static Prompts random_prompts(void) {
+    Prompts p = {.n = ASKED, .record = MEM_NEW(int64_t, ASKED), .start = MEM_NEW(int64_t, ASKED + 1)};
+    for (int64_t i = 0; i < ASKED; i++) p.start[i + 1] = p.start[i] + 1 + draw(1, i, LONG);
+    p.ids = MEM_NEW(int32_t, p.start[ASKED]);
+    for (int64_t t = 0; t < p.start[ASKED]; t++) p.ids[t] = (int32_t)draw(2, t, VOCAB);
+    return p;
+}
+
+static void open_role(Role *role, const Arch *arch, DType dt, const Layout *l) {
+    *role = (Role){0};
+    model_create(&role->model, kernels, arch, dt, l, (ZeroKeep){.stage = 1, .training = ZERO_TRAINED}, NULL);
+    model_init_random(&role->model, SEED, -1);
+    zero_master_reset(&role->model.zero);
+    optim_create(&role->optim, &role->model.zero, &tiny_optim, -1);
+}
+
+// Answers in random order, so many tokens at most in a micro-batch, through the training pass: the same bits.
+static void random_packing(const Model *m, const Rollout *r, const float *logp, int64_t micro, uint64_t id) {
+    const int64_t actions = r->starts[r->answers];
+    int64_t *order = MEM_NEW(int64_t, r->answers), n = 0;
+    int32_t *rows = MEM_NEW(int32_t, actions), *action = MEM_NEW(int32_t, actions), *target = MEM_NEW(int32_t, actions);
+    float *score = MEM_NEW(float, actions);
+    Acts a;
+    Batch b = {0};
+    acts_create(&a, m->k, &m->part, m->dt, true, m->arch.layers);
+    rng_permutation(SEED, RNG_SHUFFLE, id, r->answers, order);
+    for (int64_t at = 0; at < r->answers; at += n) {
+        int64_t tokens = rollout_length(r, order[at]), n_rows;
+        for (n = 1; at + n < r->answers && (tokens += rollout_length(r, order[at + n])) <= micro; n++) continue;
+        rollout_batch(r, order + at, n, &b, rows, action, &n_rows);
+        for (int64_t i = 0; i < n_rows; i++) target[i] = r->ids[action[i]];
+        model_fwd(m, &a, &b, n_rows, NULL);
+        head_lm_score(m, &a, rows, target, n_rows, head_inv_temperature(temperature), score, NULL);
+        for (int64_t i = 0; i < n_rows; i++) assert_memory_equal(&score[i], &logp[action[i]], sizeof *score);
+        scored += n_rows;
+    }
+    acts_destroy(&a);
+    batch_free(&b);
+    mem_free(order);
+    mem_free(rows);
+    mem_free(action);
+    mem_free(target);
+    mem_free(score);
+}
+
+// The updates of a stage: in the first one every ratio is 1, in the next one, after a step, they are not.
+static void first_ratio(Run *run, Role *actor, Role *critic, Rollout *r, int64_t micro, Workspace *space) {
+    const Params p = {0};
+    const UpdateCfg cfg = {.actor = {.eps_low = 0.2, .eps_high = 0.2},
+                           .inv_temperature = head_inv_temperature(temperature),
+                           .epochs = 1,
+                           .minibatch = r->answers,
+                           .micro_tokens = micro,
+                           .seed = SEED};
+    Update u;
+    UpdateStats stats;
+    for (int64_t t = 0; t < r->starts[r->answers]; t++) r->advantages[t] = t % 3 ? 1 : -1;
+    ppo_update_create(&u, &cfg, &p, actor, critic, NULL, space);
+    assert_int_equal(ppo_update_run(run, &u, r, 0, true, &stats), DS_OK);
+    if (stats.first_ratio != 0 || stats.actor.ratio_max != 1 || stats.actor.ratio != stats.actor.tokens)
+        fail_msg("the first ratio is off by %.3g", stats.first_ratio);
+    assert_int_equal((int64_t)stats.actor.tokens, r->starts[r->answers]);
+    assert_int_equal(ppo_update_run(run, &u, r, 1, true, &stats), DS_OK);
+    assert_true(stats.first_ratio > 1e-3);
+    ppo_update_destroy(&u);
+}
+
+// One rollout with so many slots, on one number of threads; scored and trained on another.
+static void rollout_exact(Run *run, ArchFamily family, DType dt, int64_t slots, int threads) {
+    const Arch arch = arch_of(family);
+    Arch scalar = arch;
+    Role actor, critic;
+    Rollout r = {0};
+    Scorer s;
+    Prompts prompts = random_prompts();
+    Workspace space = {.k = kernels};
+    int32_t stop = 7;
+    const GenCfg cfg = {.sample = {.temperature = (float)temperature, .top_k = 40, .top_p = 0.98f},
+                        .seed = SEED,
+                        .stop_ids = &stop,
+                        .n_stop_ids = 1};
+    const HybridCfg hybrid = {.slots = slots,
+                              .max_tokens = LONG + ANSWER,
+                              .prefill_tokens = 150,
+                              .kv_block = 16,
+                              .max_prompt = LONG,
+                              .tensor = 1};
+    scalar.head = ARCH_HEAD_SCALAR;
+    open_role(&actor, &arch, dt, &run->layout);
+    open_role(&critic, &scalar, dt, &run->layout);
+    Hybrid *h = hybrid_create(&actor.model, &run->layout, run->world, group_size(run->world), &hybrid, &space);
+    use_threads(threads);
+    rollout_generate(h, &cfg, &prompts, SAMPLES, ANSWER, (uint64_t)slots << 20, &r);
+    const int64_t actions = r.starts[r.answers], micro = 64 + draw(3, slots, 500);
+    float *logp = MEM_NEW(float, actions);
+    memcpy(logp, r.logp, (size_t)actions * sizeof *logp);
+    use_threads(3 - threads);
+    random_packing(&actor.model, &r, logp, micro, (uint64_t)slots);
+    rollout_create_scorer(&s, &actor.model, &actor.model, NULL, NULL, 2 * micro, temperature, &space);
+    rollout_score(run, &s, &r);
+    assert_memory_equal(r.logp, logp, (size_t)actions * sizeof *logp);
+    assert_memory_equal(r.logp_ref, logp, (size_t)actions * sizeof *logp);
+    first_ratio(run, &actor, &critic, &r, 3 * micro / 2, &space);
+    hybrid_destroy(&h);
+    rollout_destroy_scorer(&s);
+    rollout_free(&r);
+    rollout_free_prompts(&prompts);
+    workspace_destroy(&space);
+    role_close(&actor);
+    role_close(&critic);
+    mem_free(logp);
+}
+
+static void same_log_probs(void **state) {
+    (void)state;
+    static const int64_t slots[] = {1, 3, 16, 64};
+    static const ArchFamily families[] = {ARCH_LLAMA, ARCH_BLOOM};
+    Run run = {.k = kernels, .world = group_world()};
+    layout_create(&run.layout, run.world, (LayoutWish){0});
+    scored = 0;
+    for (int i = 0; i < DS_COUNT(slots) * DS_COUNT(families) * 2; i++)
+        rollout_exact(&run, families[i / 2 % 2], i % 2 ? DS_BF16 : DS_F32, slots[i / 4], 1 + i / 8);
+    use_threads(1);
+    printf("    %lld log-probs\n", (long long)scored);
+    assert_true(scored > 10000);
+    layout_destroy(&run.layout);
+}
+
 int main(void) {
     world_init();
     if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shared_prompts), cmocka_unit_test(shared_together)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(shared_prompts), cmocka_unit_test(shared_together),
+                                       cmocka_unit_test(same_log_probs)};
     int failed = cmocka_run_group_tests_name("exact", tests, NULL, NULL);
     world_finalize();
     return failed;
