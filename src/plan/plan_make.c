@@ -31,6 +31,12 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
+static void add_reference(Dry *d) {
+    const ModelParams *keys = d->all->model[ROLE_REFERENCE].keys;
+    if (!new_model_shares(d->p)) add_model(d, ROLE_REFERENCE, false, false);
+    else new_model_create_beside(&d->model[ROLE_REFERENCE], &d->model[ROLE_ACTOR], &d->layout, keys);
+}
+
 static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
@@ -204,7 +210,7 @@ static void plan_ppo(Dry *d) {
     const bool has_reward = p->ppo.reward_source == REWARD_MODEL;
     add_model(d, ROLE_ACTOR, true, p->ppo.ema);
     add_model(d, ROLE_CRITIC, true, false);
-    add_model(d, ROLE_REFERENCE, false, false);
+    add_reference(d);
     if (has_reward) add_model(d, ROLE_REWARD, false, false);
     add_acts(d, ROLE_ACTOR, true, p->ppo.ptx_coef > 0 ? ds_max(room, d->all->longest[2]) : room, &d->workspace);
     add_acts(d, ROLE_CRITIC, true, room, &d->workspace);
