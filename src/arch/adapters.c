@@ -90,22 +90,15 @@ static Weight adapter_b(const WeightList *all, const Weight *w, int64_t rank) {
 
 // ---- the two lists ----
 
-static void put(WeightList *list, Weight w) {
-    w.offset = list->block_count[w.block];
-    list->block_count[w.block] += w.count;
-    list->index[w.block * W_ALL_ROLES + w.role] = list->n;
-    list->w[list->n++] = w;
-}
-
 void adapters_split(const WeightList *all, const AdapterCfg *cfg, WeightList *frozen, WeightList *trained) {
     weights_begin(frozen, all->blocks, all->n);
     weights_begin(trained, all->blocks, 3 * all->n);
     for (int i = 0; i < all->n; i++) {
         const Weight *w = &all->w[i];
         const bool adapted = is_adapted(w, cfg);
-        put(adapted || (cfg->only && w->role != W_V_HEAD) ? frozen : trained, *w);
+        weights_put(adapted || (cfg->only && w->role != W_V_HEAD) ? frozen : trained, *w);
         if (!adapted) continue;
-        put(trained, adapter_a(all, w, cfg->rank));
-        put(trained, adapter_b(all, w, cfg->rank));
+        weights_put(trained, adapter_a(all, w, cfg->rank));
+        weights_put(trained, adapter_b(all, w, cfg->rank));
     }
 }

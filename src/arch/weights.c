@@ -252,6 +252,19 @@ void weights_begin(WeightList *list, int blocks, int64_t room) {
     for (int i = 0; i < blocks * W_ALL_ROLES; i++) list->index[i] = -1;
 }
 
+void weights_put(WeightList *list, Weight w) {
+    w.offset = list->block_count[w.block];
+    list->block_count[w.block] += w.count;
+    list->index[w.block * W_ALL_ROLES + w.role] = list->n;
+    list->w[list->n++] = w;
+}
+
+void weights_without(const WeightList *all, const WeightList *some, WeightList *out) {
+    weights_begin(out, all->blocks, all->n);
+    for (int i = 0; i < all->n; i++)
+        if (!weights_find(some, all->w[i].block, all->w[i].role)) weights_put(out, all->w[i]);
+}
+
 void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list) {
     const int blocks = (int)a->layers + 2;
     weights_begin(list, blocks, 6 + 20 * a->layers + 6);

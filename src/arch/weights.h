@@ -95,6 +95,10 @@ void weights_build_part(const Arch *a, const ArchPart *part, WeightList *list);
 void weights_free(WeightList *list);
 // An empty list with room for `room` weights.
 void weights_begin(WeightList *list, int blocks, int64_t room);
+// Puts a weight at the end of its block.
+void weights_put(WeightList *list, Weight w);
+// The weights of `all` that are not in `some`. Owner: caller, weights_free.
+void weights_without(const WeightList *all, const WeightList *some, WeightList *out);
 
 // Elements of all weights, whole.
 int64_t weights_whole_count(const WeightList *list);

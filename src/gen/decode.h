@@ -5,6 +5,12 @@
 // prompts that were just admitted; a sequence that ends leaves at once and a waiting one takes its slot. Since the
 // kernels are row exact and every draw is keyed by (seed, request id, position), an answer does not depend on what it
 // was batched with.
+//
+// Requests with the same prompt (the same pointer and length), next to each other in the list, share it: its keys and
+// values are computed once. Those admitted with the first of them draw their first token from its last row; one
+// admitted later computes the prompt's last row again; and when one ends whose next is waiting, that one takes its slot
+// with the prompt in place. So a prompt is never forgotten while some of its requests wait, and needs no memory of its
+// own. Answers and log-probs are the same bits as those of equal prompts that are not shared.
 #ifndef DS_DECODE_H
 #define DS_DECODE_H
 
@@ -26,7 +32,7 @@ typedef struct {
 } GenCfg;
 
 typedef struct {
-    const int32_t *prompt; // [n_prompt], n_prompt >= 1
+    const int32_t *prompt; // [n_prompt], n_prompt >= 1; the same pointer: a prompt to share
     int64_t n_prompt;
     uint64_t id; // keys the draws
     int64_t max_new;
@@ -53,6 +59,9 @@ void gen_reserve(Gen *g, int64_t max_prompt);
 void gen_together(Gen *g, const Group *together);
 void gen_destroy(Gen **g);
 const Model *gen_model(const Gen *g);
+
+// Tokens of prompts that the last gen_run took through the model: a shared prompt's count once.
+int64_t gen_prefilled(const Gen *g);
 
 // Answers req[n]. told may be NULL.
 void gen_run(Gen *g, const GenCfg *cfg, GenRequest *req, int64_t n, GenTold told, void *user);

@@ -1,4 +1,5 @@
-// kvcache.c: one arena [layer][k, v][block][kv head][position][dim] and a stack of free block numbers.
+// kvcache.c: one arena [layer][k, v][block][kv head][position][dim], a stack of free block numbers, and how many slots
+// have each of the others.
 #include "gen/kvcache.h"
 
 #include <string.h>
@@ -26,6 +27,7 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
                   .slots = slots,
                   .ld = ld,
                   .free = MEM_NEW(int32_t, blocks),
+                  .users = MEM_NEW(int32_t, blocks),
                   .table = MEM_NEW(int32_t, blocks),
                   .used = MEM_NEW(int64_t, slots),
                   .call_host = MEM_NEW(int32_t, blocks),
@@ -42,6 +44,9 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
 }
 
 void kvcache_begin(KvPool *p) {
+    if (p->n_free != p->blocks)
+        err_fatal("%lld of %lld blocks of the cache are in use before the first pass",
+                  (long long)(p->blocks - p->n_free), (long long)p->blocks);
     if (p->shared) {
         workspace_need(p->shared, p->layer_bytes * (size_t)(2 * p->layers));
         p->arena = p->shared->data;
@@ -57,6 +62,7 @@ void kvcache_destroy(KvPool *p) {
     if (!p->shared) p->k->mem_destroy(p->arena);
     p->k->mem_destroy(p->call);
     mem_free(p->free);
+    mem_free(p->users);
     mem_free(p->table);
     mem_free(p->used);
     mem_free(p->call_host);
@@ -64,19 +70,71 @@ void kvcache_destroy(KvPool *p) {
     *p = (KvPool){0};
 }
 
-bool kvcache_acquire(KvPool *p, int64_t slot, int64_t tokens) {
+// ---- who has which block ----
+
+// Blocks of a sequence of so many tokens, which is checked.
+static int64_t blocks_for(const KvPool *p, int64_t tokens) {
     const int64_t need = blocks_of(tokens, p->block);
     if (need > p->ld)
         err_fatal("a sequence of %lld tokens in a cache of %lld a sequence", (long long)tokens,
                   (long long)(p->ld * p->block));
+    return need;
+}
+
+// Whole blocks of a prompt that its sequences share: those before the block of its last position.
+static int64_t shared_of(const KvPool *p, int64_t prompt) { return (prompt - 1) / p->block; }
+
+// The slot has `need` blocks in all: takes free ones, or gives its last ones up.
+static void resize(KvPool *p, int64_t slot, int64_t need) {
+    int32_t *table = p->table + slot * p->ld;
+    while (p->used[slot] < need) {
+        const int32_t block = p->free[--p->n_free];
+        p->users[block] = 1;
+        table[p->used[slot]++] = block;
+    }
+    while (p->used[slot] > need) {
+        const int32_t block = table[--p->used[slot]];
+        if (--p->users[block] == 0) p->free[p->n_free++] = block;
+    }
+}
+
+bool kvcache_acquire(KvPool *p, int64_t slot, int64_t tokens) {
+    const int64_t need = blocks_for(p, tokens);
     if (need > p->n_free) return false;
-    for (int64_t i = 0; i < need; i++) p->table[slot * p->ld + i] = p->free[--p->n_free];
-    p->used[slot] = need;
+    resize(p, slot, need);
     return true;
 }
 
-void kvcache_release(KvPool *p, int64_t slot) {
-    while (p->used[slot] > 0) p->free[p->n_free++] = p->table[slot * p->ld + --p->used[slot]];
+void kvcache_release(KvPool *p, int64_t slot) { resize(p, slot, 0); }
+
+bool kvcache_join(KvPool *p, int64_t slot, int64_t from, int64_t prompt, int64_t tokens) {
+    const int64_t need = blocks_for(p, tokens), shared = shared_of(p, prompt);
+    if (need - shared > p->n_free) return false;
+    for (int64_t i = 0; i < shared; i++) {
+        const int32_t block = p->table[slot * p->ld + i] = p->table[from * p->ld + i];
+        p->users[block]++;
+    }
+    p->used[slot] = shared;
+    resize(p, slot, need);
+    return true;
+}
+
+void kvcache_copy_prompt(KvPool *p, int64_t slot, int64_t from, int64_t prompt) {
+    const int64_t last = shared_of(p, prompt);
+    const size_t bytes = p->layer_bytes / (size_t)p->blocks, to_at = (size_t)p->table[slot * p->ld + last] * bytes,
+                 from_at = (size_t)p->table[from * p->ld + last] * bytes;
+    for (int64_t i = 0; i < p->layers; i++) {
+        p->k->copy(dev_at(p->layer[i].k, to_at), dev_at(p->layer[i].k, from_at), bytes);
+        p->k->copy(dev_at(p->layer[i].v, to_at), dev_at(p->layer[i].v, from_at), bytes);
+    }
+}
+
+bool kvcache_succeed(KvPool *p, int64_t slot, int64_t prompt, int64_t tokens) {
+    const int64_t need = blocks_for(p, tokens);
+    if (tokens < prompt) err_fatal("a sequence of %lld tokens begins with %lld", (long long)tokens, (long long)prompt);
+    if (need - p->used[slot] > p->n_free) return false;
+    resize(p, slot, need);
+    return true;
 }
 
 void kvcache_select(KvPool *p, const int64_t *slot, int64_t n) {

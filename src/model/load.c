@@ -39,7 +39,8 @@ done:
 Err load_weights(Model *m, const ModelFile *file, const char *path) {
     Err err = DS_OK;
     float *buffer = MEM_NEW(float, PIECE);
-    for (int i = 0; i < m->weights.n; i++) DS_TRY(read_weight(m, file, &m->weights.w[i], path, buffer));
+    for (int i = 0; i < m->weights.n; i++)
+        if (model_keeps(m, &m->weights.w[i])) DS_TRY(read_weight(m, file, &m->weights.w[i], path, buffer));
 done:
     mem_free(buffer);
     return err;

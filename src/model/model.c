@@ -14,18 +14,34 @@
 #include "model/lora.h"
 #include "model/tables.h"
 
-void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, ZeroKeep keep,
-                  const AdapterCfg *adapters) {
+// Everything but where the weights are.
+static void create_shape(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout) {
     *m = (Model){.arch = *arch, .k = k, .dt = dt};
     arch_part(&m->part, arch, group_rank(layout->tensor), group_size(layout->tensor));
     m->part.sequence = layout->sequence;
     weights_build_part(&m->arch, &m->part, &m->weights);
     if (m->part.size > arch->kv_heads)
         m->kv = group_range(layout->tensor, m->part.rank - m->part.kv_rank, m->part.kv_size);
-    if (adapters && adapters->rank > 0) lora_create(m, layout, keep, adapters);
-    else zero_state_create(&m->zero, k, &m->weights, layout, m->kv, dt, keep);
     m->slopes = tables_alibi(k, &m->arch, &m->part);
     m->rope = tables_rope(k, &m->arch);
+}
+
+void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, ZeroKeep keep,
+                  const AdapterCfg *adapters) {
+    create_shape(m, k, arch, dt, layout);
+    if (adapters && adapters->rank > 0) lora_create(m, layout, keep, adapters);
+    else zero_state_create(&m->zero, k, &m->weights, layout, m->kv, dt, keep);
+}
+
+void model_create_beside(Model *m, const Model *with, const Layout *layout, ZeroKeep keep) {
+    create_shape(m, with->k, &with->arch, with->dt, layout);
+    m->shared = &with->lora->base;
+    weights_without(&m->weights, &with->lora->frozen, &m->own);
+    zero_state_create(&m->zero, m->k, &m->own, layout, m->kv, m->dt, keep);
+}
+
+bool model_keeps(const Model *m, const Weight *w) {
+    return !m->shared || weights_find(&m->own, w->block, w->role) != NULL;
 }
 
 void model_destroy(Model *m) {
@@ -34,18 +50,22 @@ void model_destroy(Model *m) {
     lora_destroy(m);
     group_destroy(&m->kv);
     weights_free(&m->weights);
+    weights_free(&m->own);
     if (m->rope) m->k->mem_destroy(m->rope);
     if (m->slopes) m->k->mem_destroy(m->slopes);
     *m = (Model){0};
 }
 
 void model_open(const Model *m, int block, int next) {
+    if (m->shared) zero_open(m->shared, block, next);
     if (m->lora) lora_open(m, block, next);
     else zero_open(&m->zero, block, next);
 }
 
 Dev *model_weight(const Model *m, int block, WeightRole role) {
-    return m->lora ? lora_weight(m, block, role) : zero_weight(&m->zero, block, role);
+    if (m->lora) return lora_weight(m, block, role);
+    Dev *shared = m->shared ? zero_weight(m->shared, block, role) : NULL;
+    return shared ? shared : zero_weight(&m->zero, block, role);
 }
 
 void model_grad_open(Model *m, int block) {
@@ -65,19 +85,23 @@ void model_grad_close(Model *m, int block) {
 void model_widen(const Model *m, int layers) {
     zero_widen(&m->zero, layers);
     if (m->lora) zero_widen(&m->lora->base, layers);
+    if (m->shared) zero_widen(m->shared, layers);
 }
 
 void model_prefetch(const Model *m, int block) {
     zero_prefetch(&m->zero, block);
     if (m->lora) zero_prefetch(&m->lora->base, block);
+    if (m->shared) zero_prefetch(m->shared, block);
 }
 
 void model_gather(const Model *m) {
+    if (m->shared) zero_gather(m->shared);
     if (m->lora) lora_gather(m);
     else zero_gather(&m->zero);
 }
 
 void model_release(const Model *m) {
+    if (m->shared) zero_release(m->shared);
     if (m->lora) lora_release(m);
     else zero_release(&m->zero);
 }
@@ -255,7 +279,9 @@ void model_bwd(Model *m, Acts *a) {
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values) {
     ZeroState *z = &m->zero;
     int64_t own_first = 0, own_n = n;
+    if (!model_keeps(m, w)) return;
     if (m->lora) z = lora_home(m, w, &w);
+    if (m->shared) w = weights_find(&m->own, w->block, w->role);
     if (z->w.owned_only) shard_cut(&z->map, w->block, z->shard, w->offset + first, n, &own_first, &own_n);
     if (own_n == 0) return;
     const void *from = values + own_first;

@@ -27,8 +27,12 @@ typedef struct {
     Group *kv;          // the tensor ranks with the same key heads; NULL: no others have them
     ZeroState zero;     // all weights, or with adapters those that are trained
     struct Lora *lora;  // NULL: no adapters
-    Dev *rope;          // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
-    Dev *slopes;        // fp32 [own heads] ALiBi; NULL without
+    // With model_create_beside: the weights that are another model's (view), and the list of the others, which are in
+    // `zero`; NULL and empty else.
+    const ZeroState *shared;
+    WeightList own;
+    Dev *rope;   // fp32 [positions, rotary_dim] cos, sin; NULL without rotary
+    Dev *slopes; // fp32 [own heads] ALiBi; NULL without
 } Model;
 
 // Where keys and values of earlier tokens lie during generation: one KvCache a layer, and where each sequence of the
@@ -44,6 +48,15 @@ typedef struct {
 void model_create(Model *m, const Kernels *k, const Arch *arch, DType dt, const Layout *layout, ZeroKeep keep,
                   const AdapterCfg *adapters);
 void model_destroy(Model *m);
+
+// A frozen model of the shape and dtype of `with`, which has adapters and must outlive m: the weights that adapters
+// leave as they are are not held twice, m has only the others. What m computes does not depend on what `with` trains. m
+// is collective as `with` is where their weights are partitioned. Owner: caller, model_destroy. Collective on the
+// tensor group.
+void model_create_beside(Model *m, const Model *with, const Layout *layout, ZeroKeep keep);
+
+// Whether m keeps weight w itself. Not collective.
+bool model_keeps(const Model *m, const Weight *w);
 
 // Runs the layers over the batch (ids, pos, starts); afterwards a->x[layers] is the residual stream, own rows. rows:
 // the largest number of rows that the head will be asked for. cache: NULL except in generation.
@@ -70,7 +83,8 @@ void model_release(const Model *m);
 
 // Copies elements [first, first + n) of this tensor rank's part of weight w (weights_pieces tells which of the whole
 // they are) between host fp32 and the compute weights (set: those of them that this rank keeps; get: of a block that
-// is open, or between model_gather and model_release). Master weights are not touched: zero_master_reset afterwards.
+// is open, or between model_gather and model_release). Of weights that are another model's nothing is set. Master
+// weights are not touched: zero_master_reset afterwards.
 void model_weight_set(Model *m, const Weight *w, int64_t first, int64_t n, const float *values);
 void model_weight_get(const Model *m, const Weight *w, int64_t first, int64_t n, float *values);
 

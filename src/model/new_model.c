@@ -60,12 +60,30 @@ Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const ch
     return err;
 }
 
+static ZeroKeep keep_of(const ModelParams *keys, bool trained) {
+    return (ZeroKeep){.stage = (int)keys->zero_stage,
+                      .training = training_of(keys->offload, trained),
+                      .quant = {params_quant_bits(keys->quantize_weights),
+                                trained ? params_quant_bits(keys->quantize_gradients) : 0}};
+}
+
 void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,
                       const ModelParams *keys, bool trained) {
     const AdapterCfg cfg = adapters(keys);
-    const ZeroKeep keep = {.stage = (int)keys->zero_stage,
-                           .training = training_of(keys->offload, trained),
-                           .quant = {params_quant_bits(keys->quantize_weights),
-                                     trained ? params_quant_bits(keys->quantize_gradients) : 0}};
-    model_create(m, k, a, dt, layout, keep, trained ? &cfg : NULL);
+    model_create(m, k, a, dt, layout, keep_of(keys, trained), trained ? &cfg : NULL);
+}
+
+static bool travels_rounded(const ModelParams *keys) {
+    return keys->zero_stage == 3 && keys->quantize_weights != QUANT_NONE;
+}
+
+bool new_model_shares(const Params *p) {
+    const ModelParams *actor = &p->actor.common, *reference = &p->reference.common;
+    return actor->lora_rank > 0 && !reference->model[0] && reference->dtype == actor->dtype &&
+           !travels_rounded(actor) && !travels_rounded(reference) &&
+           (actor->zero_stage < 3 || reference->zero_stage == 3);
+}
+
+void new_model_create_beside(Model *m, const Model *with, const Layout *layout, const ModelParams *keys) {
+    model_create_beside(m, with, layout, keep_of(keys, false));
 }

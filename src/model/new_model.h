@@ -18,4 +18,13 @@ Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const ch
 void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,
                       const ModelParams *keys, bool trained);
 
+// Whether the reference, which begins as the actor, has from it the weights that the actor's adapters leave as they
+// are: the actor has adapters; the reference has no file of its own; both compute in one dtype; weights travel to both
+// as they are, and the reference does not ask for whole weights where the actor's are partitioned. Not collective.
+bool new_model_shares(const Params *p);
+
+// model_create_beside with the ZeRO stage and offload of `keys` for the weights that are not shared. Collective on the
+// tensor group.
+void new_model_create_beside(Model *m, const Model *with, const Layout *layout, const ModelParams *keys);
+
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "model/acts.h"
+#include "model/new_model.h"
 #include "plan/plan_models.h"
 
 enum { GIB = 1 << 30 };
@@ -173,8 +174,9 @@ static Err print_models(const Params *p, FILE *out) {
         if (keys->recompute != RECOMPUTE_NONE)
             kept = mem_printf(", %lld of %lld layers keep activations", (long long)acts_kept(keys, layers),
                               (long long)layers);
-        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s\n", m.model[i].name, words, dtype_name(keys->dtype),
-                (long long)keys->zero_stage, kept ? kept : "", m.model[i].source);
+        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s%s\n", m.model[i].name, words, dtype_name(keys->dtype),
+                (long long)keys->zero_stage, kept ? kept : "", m.model[i].source,
+                i == ROLE_REFERENCE && new_model_shares(p) ? ", whose frozen weights it has" : "");
         mem_free(words);
         mem_free(kept);
     }

@@ -31,6 +31,12 @@ static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
+static void add_reference(Dry *d) {
+    const ModelParams *keys = d->all->model[ROLE_REFERENCE].keys;
+    if (!new_model_shares(d->p)) add_model(d, ROLE_REFERENCE, false, false);
+    else new_model_create_beside(&d->model[ROLE_REFERENCE], &d->model[ROLE_ACTOR], &d->layout, keys);
+}
+
 static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
@@ -173,15 +179,22 @@ static double generate_seconds(const Dry *d, int64_t answers) {
            ((travels ? passes * weights : 0) + d->out->rollout) / p->machine.network;
 }
 
+// Tokens that go through the actor while it generates: a prompt goes once on every rank that has answers to it, which
+// are neighbours.
+static double generate_tokens(const Params *p, int64_t answers, int groups) {
+    const int64_t prompts = ds_min(answers, p->ppo.rollout_batch + groups - 1);
+    return (double)(prompts * p->generate.max_prompt + answers * p->generate.max_answer);
+}
+
 static void plan_ppo_cost(Dry *d, int64_t answers) {
     const Params *p = d->p;
     const PlanModel *m = d->all->model;
     const double length = (double)(p->generate.max_prompt + p->generate.max_answer), all = (double)answers * length;
     double *flops = d->out->flops;
-    flops[0] = forward_flops(&m[ROLE_ACTOR].arch, all, length);
+    flops[0] = forward_flops(&m[ROLE_ACTOR].arch, generate_tokens(p, answers, group_size(hybrid_data(d->gen))), length);
     flops[1] = forward_flops(&m[ROLE_REFERENCE].arch, all, length) + forward_flops(&m[ROLE_CRITIC].arch, all, length);
     if (p->ppo.reward_source == REWARD_MODEL) flops[1] += forward_flops(&m[ROLE_REWARD].arch, all, length);
-    if (!hybrid_exact(d->gen)) flops[1] += flops[0];
+    if (!hybrid_exact(d->gen)) flops[1] += forward_flops(&m[ROLE_ACTOR].arch, all, length);
     flops[2] = (train_flops(&m[ROLE_ACTOR], all, length) + train_flops(&m[ROLE_CRITIC], all, length)) *
                (double)p->ppo.ppo_epochs;
     for (int i = 0; i < 3; i++) flops[i] /= d->ranks;
@@ -197,7 +210,7 @@ static void plan_ppo(Dry *d) {
     const bool has_reward = p->ppo.reward_source == REWARD_MODEL;
     add_model(d, ROLE_ACTOR, true, p->ppo.ema);
     add_model(d, ROLE_CRITIC, true, false);
-    add_model(d, ROLE_REFERENCE, false, false);
+    add_reference(d);
     if (has_reward) add_model(d, ROLE_REWARD, false, false);
     add_acts(d, ROLE_ACTOR, true, p->ppo.ptx_coef > 0 ? ds_max(room, d->all->longest[2]) : room, &d->workspace);
     add_acts(d, ROLE_CRITIC, true, room, &d->workspace);

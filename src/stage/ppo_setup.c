@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/agree.h"
+#include "model/new_model.h"
 
 // ---- prompts ----
 
@@ -77,16 +78,21 @@ Err ppo_setup_eval_prompts(Run *run, Ppo *s, Prompts *out) {
 
 static bool has_reward(const Run *run) { return run->p->ppo.reward_source == REWARD_MODEL; }
 
-static Err open_role(Run *run, Role *role, const char *name, const ModelParams *keys, const char *path, ArchHead head,
-                     const OptimCfg *optim, double ema_beta) {
-    if (!path)
-        return agree_err(run->world, err_set(DS_ERR_PARAMS,
-                                             "ppo: no model for [%s]: expected [%s] model = FILE, or an earlier stage",
-                                             name, name));
-    RoleSpec spec = {
-        .name = name, .keys = keys, .path = path, .head = head, .trained = optim != NULL, .ema_beta = ema_beta};
-    if (optim) spec.optim = *optim;
-    return role_open(run, &spec, role);
+static Err open_role(Run *run, Role *role, const RoleSpec *spec) {
+    if (spec->path) return role_open(run, spec, role);
+    return agree_err(run->world,
+                     err_set(DS_ERR_PARAMS, "ppo: no model for [%s]: expected [%s] model = FILE, or an earlier stage",
+                             spec->name, spec->name));
+}
+
+static RoleSpec trained(const char *name, const ModelParams *keys, const char *path, ArchHead head, OptimCfg optim,
+                        double ema_beta) {
+    return (RoleSpec){
+        .name = name, .keys = keys, .path = path, .head = head, .trained = true, .optim = optim, .ema_beta = ema_beta};
+}
+
+static RoleSpec frozen(const char *name, const ModelParams *keys, const char *path, ArchHead head) {
+    return (RoleSpec){.name = name, .keys = keys, .path = path, .head = head, .ema_beta = -1};
 }
 
 static Err open_models(Run *run, Ppo *s) {
@@ -102,14 +108,19 @@ static Err open_models(Run *run, Ppo *s) {
     own.model = empty;
     char *reward = role_source(run, &own, after_rm, 1, p->reward.common.model);
     char *critic = role_source(run, &p->critic.common, NULL, 0, reward ? reward : actor);
-    OptimCfg actor_cfg = role_optim(&p->ppo.train, p->ppo.train.lr, p->actor.common.lora_lr, 1);
-    OptimCfg critic_cfg = role_optim(&p->ppo.train, p->ppo.critic_lr, p->critic.common.lora_lr, 1);
-    DS_TRY(open_role(run, &s->actor, "actor", &p->actor.common, actor, ARCH_HEAD_LM, &actor_cfg,
-                     p->ppo.ema ? p->ppo.ema_beta : -1));
-    DS_TRY(open_role(run, &s->critic, "critic", &p->critic.common, critic, ARCH_HEAD_SCALAR, &critic_cfg, -1));
-    DS_TRY(open_role(run, &s->reference, "reference", &p->reference.common, reference, ARCH_HEAD_LM, NULL, -1));
-    if (has_reward(run))
-        DS_TRY(open_role(run, &s->reward, "reward", &p->reward.common, reward, ARCH_HEAD_SCALAR, NULL, -1));
+    const TrainParams *t = &p->ppo.train;
+    const RoleSpec actor_spec =
+        trained("actor", &p->actor.common, actor, ARCH_HEAD_LM, role_optim(t, t->lr, p->actor.common.lora_lr, 1),
+                p->ppo.ema ? p->ppo.ema_beta : -1);
+    const RoleSpec critic_spec = trained("critic", &p->critic.common, critic, ARCH_HEAD_SCALAR,
+                                         role_optim(t, p->ppo.critic_lr, p->critic.common.lora_lr, 1), -1);
+    RoleSpec reference_spec = frozen("reference", &p->reference.common, reference, ARCH_HEAD_LM);
+    const RoleSpec reward_spec = frozen("reward", &p->reward.common, reward, ARCH_HEAD_SCALAR);
+    if (new_model_shares(p)) reference_spec.beside = &s->actor.model;
+    DS_TRY(open_role(run, &s->actor, &actor_spec));
+    DS_TRY(open_role(run, &s->critic, &critic_spec));
+    DS_TRY(open_role(run, &s->reference, &reference_spec));
+    if (has_reward(run)) DS_TRY(open_role(run, &s->reward, &reward_spec));
 done:
     mem_free(actor);
     mem_free(reference);

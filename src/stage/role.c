@@ -83,8 +83,10 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     if (!err && spec->head == ARCH_HEAD_LM) err = hybrid_check(&arch, group_size(run->world), run->p->generate.tensor);
     if (!err) err = new_model_check(&arch, group_size(run->layout.tensor), spec->keys, spec->name);
     DS_TRY(agree_err(run->world, err));
-    new_model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, spec->keys,
-                     spec->trained);
+    if (spec->beside) new_model_create_beside(&role->model, spec->beside, &run->layout, spec->keys);
+    else
+        new_model_create(&role->model, run->k, &arch, role_dtype(spec->keys->dtype), &run->layout, spec->keys,
+                         spec->trained);
     model_init_random(&role->model, (uint64_t)run->p->job.seed, spec->path ? role->model.weights.blocks - 1 : -1);
     if (file) err = load_weights(&role->model, file, spec->path);
     DS_TRY(agree_err(run->world, err));
@@ -100,6 +102,9 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     if (role->model.lora)
         log_info("  %-9s adapters of rank %lld: %.2f M weights are trained", "", (long long)spec->keys->lora_rank,
                  (double)weights_whole_count(role->model.zero.weights) / 1e6);
+    if (spec->beside)
+        log_info("  %-9s %.2f M of its weights are those that adapters leave alone, held once", "",
+                 (double)(weights_whole_count(&role->model.weights) - weights_whole_count(&role->model.own)) / 1e6);
     mem_free(words);
 done:
     modelfile_close(&file);

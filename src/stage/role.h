@@ -13,8 +13,9 @@ typedef struct {
 typedef struct {
     const char *name; // for messages: "actor"
     const ModelParams *keys;
-    const char *path; // model file; NULL: a new random model after [actor] arch_*
-    ArchHead head;    // a file with an LM head can become a scalar one (with a new v_head), not the other way
+    const char *path;    // model file; NULL: a new random model after [actor] arch_*
+    ArchHead head;       // a file with an LM head can become a scalar one (with a new v_head), not the other way
+    const Model *beside; // a model with adapters from the same file, opened before: see model_create_beside; NULL: none
     bool trained;
     OptimCfg optim;  // if trained
     double ema_beta; // < 0: no moving average

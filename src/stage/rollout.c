@@ -29,13 +29,16 @@ void rollout_free(Rollout *r) {
 // What travels of an answer: these words, then its ids, then its log-probs.
 enum { WIRE_INDEX, WIRE_N, WIRE_STOP, WIRE_HEAD };
 
+// The first of the answers that fall to `rank`. Neighbours fall together: they share their prompts.
+static int64_t first_answer(const Group *data, int rank, int64_t answers) { return answers * rank / group_size(data); }
+
 static GenRequest *make_requests(const Group *data, const Prompts *p, int64_t samples, int64_t max_answer, uint64_t key,
                                  int64_t *n) {
-    const int64_t answers = p->n * samples;
-    const int rank = group_rank(data), size = group_size(data);
-    GenRequest *req = MEM_NEW(GenRequest, answers / size + 1);
+    const int rank = group_rank(data);
+    const int64_t first = first_answer(data, rank, p->n * samples), end = first_answer(data, rank + 1, p->n * samples);
+    GenRequest *req = MEM_NEW(GenRequest, end - first);
     *n = 0;
-    for (int64_t i = rank; i < answers; i += size) {
+    for (int64_t i = first; i < end; i++) {
         int64_t prompt = i / samples;
         req[(*n)++] = (GenRequest){.prompt = p->ids + p->start[prompt],
                                    .n_prompt = p->start[prompt + 1] - p->start[prompt],
@@ -47,13 +50,13 @@ static GenRequest *make_requests(const Group *data, const Prompts *p, int64_t sa
     return req;
 }
 
-// This rank's answers as one array of 32-bit words.
-static int32_t *pack_answers(const Group *data, const GenRequest *req, int64_t n, int64_t *words) {
+// The answers from number `first` on, this rank's, as one array of 32-bit words.
+static int32_t *pack_answers(int64_t first, const GenRequest *req, int64_t n, int64_t *words) {
     *words = 0;
     for (int64_t i = 0; i < n; i++) *words += WIRE_HEAD + 2 * req[i].n;
     int32_t *wire = MEM_NEW(int32_t, *words), *at = wire;
     for (int64_t i = 0; i < n; i++) {
-        at[WIRE_INDEX] = (int32_t)(group_rank(data) + i * group_size(data));
+        at[WIRE_INDEX] = (int32_t)(first + i);
         at[WIRE_N] = (int32_t)req[i].n;
         at[WIRE_STOP] = req[i].stop;
         memcpy(at + WIRE_HEAD, req[i].ids, (size_t)req[i].n * sizeof *at);
@@ -97,7 +100,7 @@ void rollout_generate(Hybrid *h, const GenCfg *cfg, const Prompts *prompts, int6
     hybrid_enter(h);
     hybrid_run(h, cfg, req, n);
     hybrid_leave(h);
-    int32_t *wire = pack_answers(data, req, n, &words);
+    int32_t *wire = pack_answers(first_answer(data, group_rank(data), out->answers), req, n, &words);
     void *all = NULL;
     size_t *offset = MEM_NEW(size_t, group_size(data) + 1);
     coll_allgatherv(data, wire, (size_t)words * sizeof *wire, &all, offset);

@@ -38,6 +38,9 @@ quantized 4 actor.zero_stage=3 reference.zero_stage=3 layout.zero=2 layout.lanes
 quantized_1 1 actor.zero_stage=3 actor.quantize_weights=int8 reward.quantize_gradients=int8
 tensor 4 layout.tensor=2 actor.zero_stage=3 critic.zero_stage=2 layout.zero=1
 adapters 2 actor.lora_rank=4 critic.lora_rank=2 critic.lora_modules=attention reward.lora_rank=3 reward.only_optimize_lora=yes actor.zero_stage=3 reward.dtype=bf16
+adapters_only 4 actor.lora_rank=4 actor.only_optimize_lora=yes actor.zero_stage=3 reference.zero_stage=3 layout.zero=2
+adapters_host 2 actor.lora_rank=4 actor.lora_modules=mlp actor.zero_stage=2 reference.offload=weights
+adapters_apart 2 actor.lora_rank=4 actor.only_optimize_lora=yes reference.dtype=bf16
 adapters_blocks 2 layout.tensor=2 actor.lora_rank=4 generate.gather=block actor.offload=moments
 split 4 generate.tensor=2 actor.zero_stage=3 generate.gather_blocks=3 generate.release_cache=yes reference.offload=weights reward.offload=weights
 sequence 4 layout.tensor=2 layout.sequence=yes actor.zero_stage=2 critic.zero_stage=3 sft.micro_tokens=251
@@ -47,6 +50,15 @@ CASES
 # The last case is of memory for some of the four layers: plan and run chose the same number.
 kept=$(sed -n '/^\[actor\]/,/^\[critic\]/s/^keep_layers = \([0-9]*\).*/\1/p' "$here/fit/params.out")
 [ "$kept" -gt 1 ] && [ "$kept" -lt 4 ] && grep -q "actor .* $kept of 4 layers keep" "$here/fit.plan" && ok fit_some || fail fit_some "$kept of 4 layers in params.out"
+
+# The same job with a reference of its own, from the same weights: the same records to the last digit, more memory.
+keys="$short actor.lora_rank=4 actor.only_optimize_lora=yes actor.zero_stage=3 reference.zero_stage=3 layout.zero=2 reference.model=$here/adapters_only/models/sft.h5"
+most() { awk '$1 == "phase" { for (i = 2; i <= 8; i++) if ($i == "weights") at = i } $1 == "ppo" { print $at; exit }' "$1"; }
+if run "$here/apart" 4 $keys </dev/null && ./dschat --plan "$tiny_params" --ranks 4 $keys >"$here/apart.plan"; then
+    records "$here/apart" >"$here/apart.records"
+    records "$here/adapters_only" | cmp -s - "$here/apart.records" && [ -s "$here/apart.records" ] && ok beside_same || fail beside_same "other records"
+    [ "$(most "$here/adapters_only.plan")" -lt "$(most "$here/apart.plan")" ] && ok beside_saves || fail beside_saves "$(most "$here/adapters_only.plan") and $(most "$here/apart.plan") bytes"
+else fail beside "$(tail -n 1 "$here/apart.log")"; fi
 
 # Shapes of published models, without a file of them.
 plan() { ./dschat --plan "$here/big.in" "$@" >"$here/big.txt" 2>&1; }

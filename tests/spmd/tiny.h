@@ -79,7 +79,7 @@ static void tiny_lm(Model *m, Acts *a, const Batch *b, TinyLoss *x) {
 
 // Gradients of the mean over all 16 sequences, which are dealt to the lanes, and in each lane to micro-batches of
 // `micro`; so many of the last layers keep their activations. Returns this rank's share of the loss.
-static double backward(Model *m, const Layout *l, int64_t micro, int64_t kept) {
+static inline double backward(Model *m, const Layout *l, int64_t micro, int64_t kept) {
     const int64_t share = SEQUENCES / l->lanes;
     double count = 0;
     for (int64_t s = 0; s < SEQUENCES; s++) count += (double)length_of(s) - (m->arch.head == ARCH_HEAD_LM);
