@@ -40,6 +40,7 @@ struct Case {
     char shape[64];
     void (*call)(Case *c, int64_t turn);
     double flops, bytes; // 0: not of interest
+    int traffic;         // of the bytes: MACHINE_READ, ...
     Buf a, b, c, d, e;   // operands, as the call says
     int64_t m, out, in;
     DType y_dt;
@@ -107,6 +108,8 @@ static void print_share(const char *name, const char *share, double amount, doub
 }
 
 static void measure(Case *c) {
+    static const double *const rates[] = {&machine.read, &machine.copy, &machine.update};
+    static const char *const names[] = {"read", "copy", "update"};
     double best = INFINITY, all = 0;
     c->call(c, 0); // the first pays for scratch
     for (int64_t turn = 1; turn <= 3 || (all < least_seconds && turn < 100000); turn++) {
@@ -118,8 +121,8 @@ static void measure(Case *c) {
     }
     printf("{\"op\": \"%s\", \"shape\": \"%s\", \"seconds\": %.4g", c->op, c->shape, best);
     print_share("gflops", "matmul_share", c->flops, best, machine.flops);
-    print_share("gbs", "bandwidth_share", c->bytes, best, fmax(machine.read, machine.copy));
-    printf("}\n");
+    print_share("gbs", "bandwidth_share", c->bytes, best, *rates[c->traffic]);
+    printf(", \"traffic\": \"%s\"}\n", c->bytes > 0 ? names[c->traffic] : "none");
     fflush(stdout);
 }
 
@@ -264,29 +267,28 @@ static void run_attn_decode(int64_t n_seq, int64_t keys) {
 static double moved(double words) { return words * (double)dtype_bytes(dt); }
 
 static void norm_fwd(Case *c, int64_t i) {
-    k->norm_fwd(dt, KERNEL_NORM_RMS, c->a.p, c->c.p, at(c->b, i), c->d.p, NULL, TOKENS, WIDTH, 1e-5f);
+    k->norm_fwd(dt, KERNEL_NORM_RMS, at(c->a, i), c->c.p, at(c->b, i), c->d.p, NULL, TOKENS, WIDTH, 1e-5f);
 }
 static void norm_bwd(Case *c, int64_t i) { // as a layer calls it: dx +=
-    k->norm_bwd(dt, KERNEL_NORM_RMS, c->a.p, true, c->e.p, NULL, at(c->b, i), at(c->b, i + 1), c->d.p, c->c.p, TOKENS,
-                WIDTH);
+    k->norm_bwd(dt, KERNEL_NORM_RMS, at(c->a, i), true, c->e.p, NULL, at(c->b, i), at(c->b, i + 1), c->d.p, c->c.p,
+                TOKENS, WIDTH);
 }
 static void rope(Case *c, int64_t i) {
     k->rope(dt, view_q(at(c->a, i)), c->b.p, c->c.p, TOKENS, HEAD_DIM, 1);
     k->rope(dt, view_k(at(c->a, i)), c->b.p, c->c.p, TOKENS, HEAD_DIM, 1);
 }
-static void glu_fwd(Case *c, int64_t i) { k->glu_fwd(dt, KERNEL_ACT_SILU, c->a.p, at(c->b, i), TOKENS, FFN); }
+static void glu_fwd(Case *c, int64_t i) { k->glu_fwd(dt, KERNEL_ACT_SILU, at(c->a, i), at(c->b, i), TOKENS, FFN); }
 static void glu_bwd(Case *c, int64_t i) {
-    k->glu_bwd(dt, KERNEL_ACT_SILU, c->a.p, at(c->c, i), at(c->b, i), TOKENS, FFN);
+    k->glu_bwd(dt, KERNEL_ACT_SILU, at(c->a, i), at(c->c, i), at(c->b, i), TOKENS, FFN);
 }
 static void add(Case *c, int64_t i) { k->add(dt, at(c->a, i), at(c->b, i), TOKENS * WIDTH); }
 static void embed_fwd(Case *c, int64_t i) {
-    (void)i;
-    k->embed_fwd(dt, c->a.p, c->b.p, 0, VOCAB, c->c.p, NULL, NULL, 0, TOKENS, WIDTH);
+    k->embed_fwd(dt, at(c->a, i), c->b.p, 0, VOCAB, c->c.p, NULL, NULL, 0, TOKENS, WIDTH);
 }
 static void embed_bwd(Case *c, int64_t i) { k->embed_bwd(dt, c->b.p, VOCAB, at(c->a, i), c->c.p, 0, TOKENS, WIDTH); }
 
-static Case plain(const char *op, const char *shape, void (*call)(Case *, int64_t), double bytes) {
-    Case c = {.op = op, .call = call, .bytes = bytes};
+static Case plain(const char *op, const char *shape, void (*call)(Case *, int64_t), int traffic, double bytes) {
+    Case c = {.op = op, .call = call, .bytes = bytes, .traffic = traffic};
     snprintf(c.shape, sizeof c.shape, "%s", shape);
     return c;
 }
@@ -294,43 +296,44 @@ static Case plain(const char *op, const char *shape, void (*call)(Case *, int64_
 static void run_rows(void) {
     const int64_t n = TOKENS * WIDTH, inner = (int64_t)TOKENS * FFN;
     if (wanted("norm_fwd")) {
-        Case c = plain("norm_fwd", "4096 x 576", norm_fwd, moved(2.0 * n));
-        c.a = one(dt, n), c.b = many(dt, n), c.c = one(DS_F32, 2 * TOKENS), c.d = one(dt, WIDTH);
+        Case c = plain("norm_fwd", "4096 x 576", norm_fwd, MACHINE_COPY, moved(2.0 * n));
+        c.a = many(dt, n), c.b = many(dt, n), c.c = one(DS_F32, 2 * TOKENS), c.d = one(dt, WIDTH);
         finish(&c);
     }
     if (wanted("norm_bwd")) {
-        Case c = plain("norm_bwd", "4096 x 576", norm_bwd, moved(4.0 * n));
-        c.a = one(dt, n), c.b = many(dt, n), c.c = zeros(DS_F32, 2 * TOKENS), c.d = one(dt, WIDTH);
+        Case c = plain("norm_bwd", "4096 x 576", norm_bwd, MACHINE_UPDATE, moved(4.0 * n));
+        c.a = many(dt, n), c.b = many(dt, n), c.c = zeros(DS_F32, 2 * TOKENS), c.d = one(dt, WIDTH);
         c.e = zeros(DS_F32, WIDTH);
         finish(&c);
     }
     if (wanted("rope")) {
-        Case c = plain("rope", "4096 x 12 heads", rope, moved(2.0 * TOKENS * (HEADS + KV_HEADS) * HEAD_DIM));
+        Case c =
+            plain("rope", "4096 x 12 heads", rope, MACHINE_UPDATE, moved(2.0 * TOKENS * (HEADS + KV_HEADS) * HEAD_DIM));
         c.a = many(dt, TOKENS * QKV), c.b = one(DS_F32, 2048 * HEAD_DIM), c.c = numbers(TOKENS, 1, 256);
         finish(&c);
     }
     if (wanted("glu_fwd")) {
-        Case c = plain("glu_fwd", "4096 x 1536", glu_fwd, moved(3.0 * (double)inner));
-        c.a = one(dt, inner), c.b = many(dt, 2 * inner);
+        Case c = plain("glu_fwd", "4096 x 1536", glu_fwd, MACHINE_COPY, moved(3.0 * (double)inner));
+        c.a = many(dt, inner), c.b = many(dt, 2 * inner);
         finish(&c);
     }
     if (wanted("glu_bwd")) {
-        Case c = plain("glu_bwd", "4096 x 1536", glu_bwd, moved(5.0 * (double)inner));
-        c.a = one(dt, 2 * inner), c.b = many(dt, 2 * inner), c.c = many(dt, inner);
+        Case c = plain("glu_bwd", "4096 x 1536", glu_bwd, MACHINE_COPY, moved(5.0 * (double)inner));
+        c.a = many(dt, 2 * inner), c.b = many(dt, 2 * inner), c.c = many(dt, inner);
         finish(&c);
     }
     if (wanted("add")) {
-        Case c = plain("add", "4096 x 576", add, moved(3.0 * n));
+        Case c = plain("add", "4096 x 576", add, MACHINE_UPDATE, moved(3.0 * n));
         c.a = many(dt, n), c.b = many(dt, n);
         finish(&c);
     }
     if (wanted("embed_fwd")) {
-        Case c = plain("embed_fwd", "4096 x 576", embed_fwd, moved(2.0 * n));
-        c.a = one(dt, n), c.b = one(dt, ELEMENTS), c.c = numbers(TOKENS, 7919, VOCAB);
+        Case c = plain("embed_fwd", "4096 x 576", embed_fwd, MACHINE_COPY, moved(2.0 * n));
+        c.a = many(dt, n), c.b = one(dt, ELEMENTS), c.c = numbers(TOKENS, 7919, VOCAB);
         finish(&c);
     }
     if (wanted("embed_bwd")) {
-        Case c = plain("embed_bwd", "4096 x 576", embed_bwd, moved(1.0 * n) + 8.0 * n);
+        Case c = plain("embed_bwd", "4096 x 576", embed_bwd, MACHINE_UPDATE, moved(1.0 * n) + 8.0 * n);
         c.a = many(dt, n), c.b = zeros(DS_F32, ELEMENTS), c.c = numbers(TOKENS, 7919, VOCAB);
         finish(&c);
     }
@@ -342,14 +345,14 @@ static void logprob_fwd(Case *c, int64_t i) {
     k->logprob_fwd(c->e.p, c->d.p, NULL, at(c->a, i), c->c.p, CHUNK, VOCAB, VOCAB, 1);
 }
 static void logprob_bwd(Case *c, int64_t i) {
-    k->logprob_bwd(dt, c->b.p, at(c->a, i), c->d.p, c->c.p, c->e.p, NULL, NULL, CHUNK, VOCAB, VOCAB, 1);
+    k->logprob_bwd(dt, at(c->b, i), at(c->a, i), c->d.p, c->c.p, c->e.p, NULL, NULL, CHUNK, VOCAB, VOCAB, 1);
 }
 static void sample(Case *c, int64_t i) { k->sample(c->b.p, at(c->a, i), c->c.p, c->m, VOCAB, VOCAB, 1, 0, 1); }
 static void sample_cut(Case *c, int64_t i) { k->sample(c->b.p, at(c->a, i), c->c.p, c->m, VOCAB, VOCAB, 1, 50, 0.9f); }
 
 static void run_sample(const char *shape, void (*call)(Case *, int64_t)) {
     if (!wanted("sample")) return;
-    Case c = plain("sample", shape, call, 4.0 * 16 * VOCAB);
+    Case c = plain("sample", shape, call, MACHINE_READ, 4.0 * 16 * VOCAB);
     float u[16];
     for (int i = 0; i < 16; i++) u[i] = ((float)i + 0.5f) / 16;
     c.m = 16;
@@ -361,13 +364,13 @@ static void run_sample(const char *shape, void (*call)(Case *, int64_t)) {
 static void run_head(void) {
     const int64_t n = (int64_t)CHUNK * VOCAB;
     if (wanted("logprob_fwd")) {
-        Case c = plain("logprob_fwd", "170 x 49152", logprob_fwd, 4.0 * (double)n);
+        Case c = plain("logprob_fwd", "170 x 49152", logprob_fwd, MACHINE_READ, 4.0 * (double)n);
         c.a = many(DS_F32, n), c.c = numbers(CHUNK, 7919, VOCAB), c.d = one(DS_F32, CHUNK), c.e = one(DS_F32, CHUNK);
         finish(&c);
     }
     if (wanted("logprob_bwd")) {
-        Case c = plain("logprob_bwd", "170 x 49152", logprob_bwd, 4.0 * (double)n + moved((double)n));
-        c.a = many(DS_F32, n), c.b = one(dt, n), c.c = numbers(CHUNK, 7919, VOCAB), c.d = one(DS_F32, CHUNK);
+        Case c = plain("logprob_bwd", "170 x 49152", logprob_bwd, MACHINE_COPY, 4.0 * (double)n + moved((double)n));
+        c.a = many(DS_F32, n), c.b = many(dt, n), c.c = numbers(CHUNK, 7919, VOCAB), c.d = one(DS_F32, CHUNK);
         c.e = one(DS_F32, CHUNK);
         float lse[CHUNK];
         for (int i = 0; i < CHUNK; i++) lse[i] = 10.9f; // about what these logits give
@@ -402,22 +405,22 @@ static void cast_up(Case *c, int64_t i) {
 
 static void run_flat(void) {
     if (wanted("adamw")) {
-        Case c = plain("adamw", "28.3 M", adamw, (7 * 4.0 + (dt == DS_F32 ? 0 : 2)) * ELEMENTS);
+        Case c = plain("adamw", "28.3 M", adamw, MACHINE_UPDATE, (7 * 4.0 + (dt == DS_F32 ? 0 : 2)) * ELEMENTS);
         if (dt != DS_F32) c.a = zeros(dt, ELEMENTS);
         c.b = one(DS_F32, ELEMENTS), c.c = zeros(DS_F32, ELEMENTS), c.d = zeros(DS_F32, ELEMENTS);
         c.e = one(DS_F32, ELEMENTS);
         finish(&c);
     }
     if (wanted("sumsq")) {
-        Case c = plain("sumsq", "28.3 M", sumsq, 4.0 * ELEMENTS);
+        Case c = plain("sumsq", "28.3 M", sumsq, MACHINE_READ, 4.0 * ELEMENTS);
         c.a = one(DS_F32, ELEMENTS);
         finish(&c);
     }
     if (wanted("cast")) {
-        Case down = plain("cast", "28.3 M fp32 to bf16", cast_down, 6.0 * ELEMENTS);
+        Case down = plain("cast", "28.3 M fp32 to bf16", cast_down, MACHINE_COPY, 6.0 * ELEMENTS);
         down.a = one(DS_BF16, ELEMENTS), down.b = one(DS_F32, ELEMENTS);
         finish(&down);
-        Case up = plain("cast", "28.3 M bf16 to fp32", cast_up, 6.0 * ELEMENTS);
+        Case up = plain("cast", "28.3 M bf16 to fp32", cast_up, MACHINE_COPY, 6.0 * ELEMENTS);
         up.a = one(DS_F32, ELEMENTS), up.b = one(DS_BF16, ELEMENTS);
         finish(&up);
     }
@@ -425,9 +428,9 @@ static void run_flat(void) {
 
 static void print_machine(int threads) {
     printf("{\"machine\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", \"arithmetic\": \"%s\", \"matmul_gflops\": %.1f, "
-           "\"read_gbs\": %.2f, \"copy_gbs\": %.2f}\n",
+           "\"read_gbs\": %.2f, \"copy_gbs\": %.2f, \"update_gbs\": %.2f}\n",
            kernels_describe(), threads, dtype_name(dt), machine.math.name, machine.flops / 1e9, machine.read / 1e9,
-           machine.copy / 1e9);
+           machine.copy / 1e9, machine.update / 1e9);
     fflush(stdout);
 }
 

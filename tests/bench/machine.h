@@ -29,8 +29,10 @@ typedef struct {
 
 typedef struct {
     MachineMath math;
-    double flops;      // a second, all threads
-    double read, copy; // bytes a second, all threads; copy: those read and those written
+    double flops; // a second, all threads
+    // Bytes a second, all threads, of three kinds of traffic: read; copied (those read and those written); and of
+    // y += x (x read, y read and written), which is the fastest where memory reads and writes at the same time.
+    double read, copy, update;
 } Machine;
 
 #define MACHINE_12(f) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13)
@@ -155,18 +157,26 @@ static double machine_flops(const MachineMath *math, int threads, int repeats) {
     return best;
 }
 
-// Sums 64 bytes at a time into sums of their own, in registers as wide as there are; n is a multiple of 32.
+// What touches memory is compiled for registers as wide as there are; n is a multiple of 32.
 #if defined(__x86_64__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
+#define MACHINE_WIDE __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
+#else
+#define MACHINE_WIDE __attribute__((noinline))
 #endif
-static uint64_t
-machine_sum(const uint64_t *p, int64_t n) {
-    typedef uint64_t V __attribute__((vector_size(64)));
-    V a = {0}, b = {0}, c = {0}, d = {0};
-    for (const V *v = (const V *)p, *end = (const V *)(p + n); v < end; v += 4)
+typedef uint64_t MachineVec __attribute__((vector_size(64)));
+
+MACHINE_WIDE static uint64_t machine_sum(const uint64_t *p, int64_t n) {
+    MachineVec a = {0}, b = {0}, c = {0}, d = {0};
+    for (const MachineVec *v = (const MachineVec *)p, *end = (const MachineVec *)(p + n); v < end; v += 4)
         a += v[0], b += v[1], c += v[2], d += v[3];
     a += b + c + d;
     return a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+}
+
+MACHINE_WIDE static void machine_update(uint64_t *y, const uint64_t *x, int64_t n) {
+    MachineVec *to = (MachineVec *)y;
+    const MachineVec *from = (const MachineVec *)x;
+    for (int64_t i = 0; i < n / 8; i++) to[i] += from[i];
 }
 
 // Memory in pages as large as they come, as the kernels' operands have it: with small ones the translation of
@@ -181,10 +191,30 @@ static uint64_t *machine_pages(size_t bytes) {
     return p;
 }
 
-// Bytes a second that all threads read, and that they read and write in a copy.
+enum { MACHINE_READ, MACHINE_COPY, MACHINE_UPDATE };
+
+// Bytes a second of one kind of traffic between two arrays of threads * share words.
+static double machine_traffic(int kind, uint64_t *to, const uint64_t *from, int64_t share, int threads) {
+    static const double moved[] = {8, 16, 24};
+    uint64_t sum = 0;
+    const double start = clock_now();
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : sum)
+    for (int t = 0; t < threads; t++) {
+        const uint64_t *x = from + t * share;
+        uint64_t *y = to + t * share;
+        if (kind == MACHINE_READ) sum += machine_sum(x, share);
+        if (kind == MACHINE_COPY) memcpy(y, x, (size_t)share * sizeof *y);
+        if (kind == MACHINE_UPDATE) machine_update(y, x, share);
+    }
+    const double seconds = clock_now() - start;
+    volatile uint64_t sink = sum;
+    (void)sink;
+    return moved[kind] * (double)(share * threads) / seconds;
+}
+
 static void machine_memory(Machine *m, int threads, int repeats) {
     const int64_t share = ((int64_t)512 << 20) / 8 / threads / 32 * 32, n = share * threads;
-    uint64_t *from = machine_pages((size_t)n * 8), *to = machine_pages((size_t)n * 8), sum = 0;
+    uint64_t *from = machine_pages((size_t)n * 8), *to = machine_pages((size_t)n * 8);
     // Pages lie near the thread that touches them first.
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
@@ -192,17 +222,10 @@ static void machine_memory(Machine *m, int threads, int repeats) {
         memset(to + t * share, 2, (size_t)share * sizeof *to);
     }
     for (int i = 0; i < repeats; i++) {
-        const double start = clock_now();
-#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : sum)
-        for (int t = 0; t < threads; t++) sum += machine_sum(from + t * share, share);
-        const double middle = clock_now();
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-        for (int t = 0; t < threads; t++) memcpy(to + t * share, from + t * share, (size_t)share * sizeof *from);
-        m->read = fmax(m->read, (double)n * 8 / (middle - start));
-        m->copy = fmax(m->copy, (double)n * 16 / (clock_now() - middle));
+        m->read = fmax(m->read, machine_traffic(MACHINE_READ, to, from, share, threads));
+        m->copy = fmax(m->copy, machine_traffic(MACHINE_COPY, to, from, share, threads));
+        m->update = fmax(m->update, machine_traffic(MACHINE_UPDATE, to, from, share, threads));
     }
-    volatile uint64_t sink = sum;
-    (void)sink;
     free(from);
     free(to);
 }
