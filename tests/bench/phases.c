@@ -360,17 +360,18 @@ static void measure_train(Bench *x) {
     }
 }
 
-static void measure_gen(Bench *x, int64_t slots) {
+static void measure_gen(Bench *x, bool chat) {
     const Wish *w = &x->wish;
-    const HybridCfg cfg = {.slots = slots,
+    const HybridCfg cfg = {.slots = chat ? 1 : w->batch,
                            .max_tokens = w->prompt + w->answer,
                            .prefill_tokens = PREFILL_TOKENS,
                            .kv_block = KV_BLOCK,
                            .max_prompt = w->prompt,
                            .tensor = 1};
+    const double bytes = decode_bytes(x, w->answer);
     x->gen = hybrid_create(&x->actor.model, &x->run.layout, x->run.world, group_size(x->run.world), &cfg, &x->shared);
-    if (slots == 1) measure(x, "chat", run_chat, (double)w->answer, flops_chat(x), decode_bytes(x, w->answer));
-    else measure(x, "gen", run_gen, (double)x->actions, flops_gen(x), decode_bytes(x, w->answer));
+    if (chat) measure(x, "chat", run_chat, (double)w->answer, flops_chat(x), bytes);
+    else measure(x, "gen", run_gen, (double)x->actions, flops_gen(x), bytes);
     hybrid_destroy(&x->gen);
 }
 
@@ -443,8 +444,8 @@ int main(int argc, char **argv) {
     open_model(&x, &x.actor, ARCH_HEAD_LM, wants(&x, "sft") || ppo);
     if (score || rm) open_model(&x, &x.critic, ARCH_HEAD_SCALAR, rm || ppo);
     measure_train(&x);
-    if (wants(&x, "chat")) measure_gen(&x, 1);
-    if (wants(&x, "gen") || score) measure_gen(&x, x.wish.batch);
+    if (wants(&x, "chat")) measure_gen(&x, true);
+    if (wants(&x, "gen") || score) measure_gen(&x, false);
     if (score) measure_ppo(&x);
     if (x.measured == 3)
         print_phase(&x, "iteration", x.total_seconds, (double)x.tokens, x.total_flops, 0, x.total_peak);
