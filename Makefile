@@ -1,7 +1,7 @@
 # make            ./dschat and bin/dschat-{data,model,eval,chat}       make test     what CI runs
 # make demo       set up, build, run the three stages of inputs/demo.in  make test-all the slow sweeps too
 # make smollm2    fetch and import SmolLM2-135M-Instruct                make lint     the rules that a grep can hold
-# make bench      ratios beside PyTorch + transformers                  make clean
+# make bench      phases beside PyTorch, kernels beside the machine     make clean
 #
 # Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), MARCH (kernels' -march), SAN=1 (ASan + UBSan),
 # ROOMS (compile only these rooms of src/, for working on one of them).
