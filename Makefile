@@ -3,12 +3,11 @@
 # make smollm2    fetch and import SmolLM2-135M-Instruct                make lint     the rules that a grep can hold
 # make bench      phases beside PyTorch, kernels beside the machine     make clean
 #
-# Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), MARCH (kernels' -march), SAN=1 (ASan + UBSan),
-# ROOMS (compile only these rooms of src/, for working on one of them).
+# Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), SAN=1 (ASan + UBSan), ROOMS (compile only these rooms of
+# src/, for working on one of them).
 
 BUILD   ?= build
 PNETCDF ?= $(CURDIR)/build/pnetcdf
-MARCH   ?= native
 CC      := mpicc
 ROOMS   ?= $(notdir $(wildcard src/*))
 
@@ -23,13 +22,28 @@ CFLAGS  += -fsanitize=address,undefined -fno-omit-frame-pointer -O1 -Wno-format-
 LDFLAGS += -fsanitize=address,undefined
 endif
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+# The file changes when the commit does, and with it what says which commit it is.
+$(shell mkdir -p $(BUILD) && echo '$(COMMIT)' | cmp -s - $(BUILD)/commit || echo '$(COMMIT)' > $(BUILD)/commit)
 CPPFLAGS := -Isrc -I. $(shell pkg-config --cflags $(PKGS)) -I$(PNETCDF)/include
 LIBS    := $(shell pkg-config --libs $(PKGS)) -L$(PNETCDF)/lib -lpnetcdf -ldnnl -lm -ldl
 
 SRC     := $(wildcard $(foreach r,$(filter-out main.c job.c job.h,$(ROOMS)),src/$(r)/*.c))
-KSRC    := $(wildcard kernels/*.c kernels/cpu/*.c)
+# The CPU's kernels are compiled once for each instruction set (kernels/kernels.c chooses one at run time), and the objects of
+# a set joined to one, of which only its table cpu_set_NAME is seen.
+ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
+SETS := generic avx2 avx512 avx512_bf16 amx
+else
+SETS := generic
+endif
+ISA_avx2        := -march=x86-64-v3
+ISA_avx512      := -march=x86-64-v4
+ISA_avx512_bf16 := -march=x86-64-v4 -mavx512bf16
+ISA_amx         := -march=x86-64-v4 -mavx512bf16 -mamx-tile -mamx-bf16
+CPUSRC  := $(wildcard kernels/cpu/*.c)
+KSRC    := $(wildcard kernels/*.c)
 JOB     := $(filter job.c,$(ROOMS))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(KSRC:%.c=$(BUILD)/obj/%.o) $(if $(JOB),$(BUILD)/obj/src/job.o)
+CPUOBJ  := $(foreach s,$(SETS),$(CPUSRC:%.c=$(BUILD)/obj/$(s)/%.o))
 LIB     := $(BUILD)/libdschat.a
 TOOLS   := $(patsubst tools/%.c,bin/%,$(wildcard tools/dschat-*.c))
 TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c tests/bench/*.c)
@@ -45,15 +59,25 @@ bin/%: $(BUILD)/obj/tools/%.o $(LIB)
 	@mkdir -p bin
 	@echo "  ld $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(LIB): $(OBJ)
+$(LIB): $(OBJ) $(SETS:%=$(BUILD)/obj/cpu_%.o)
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(BUILD)/obj/kernels/cpu/%.o: CFLAGS += -O3 -march=$(MARCH)
+define one_set
+$(BUILD)/obj/cpu_$(1).o: $(CPUSRC:%.c=$(BUILD)/obj/$(1)/%.o)
+	@ld -r -o $$@ $$^
+	@objcopy --keep-global-symbol=cpu_set_$(1) $$@
+$(BUILD)/obj/$(1)/kernels/cpu/%.o: kernels/cpu/%.c
+	@mkdir -p $$(@D)
+	@echo "  cc $$< ($(1))"
+	@$$(CC) $$(CPPFLAGS) -DCPU_ISA=$(1) $$(CFLAGS) -O3 $$(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach s,$(SETS),$(eval $(call one_set,$(s))))
 $(foreach r,comm tensor plan io,$(eval $(BUILD)/obj/src/$(r)/%.o: CFLAGS += $$(STRICT)))
 # MPICH spells MPI_STATUSES_IGNORE as the address 1, which gcc 12 takes for a short buffer.
 $(BUILD)/obj/src/comm/%.o: CFLAGS += -Wno-stringop-overflow
-$(BUILD)/obj/src/io/origin.o: CPPFLAGS += -DDS_COMMIT='"$(COMMIT)"' -DDS_FLAGS='"$(CFLAGS) kernels: -O3 -march=$(MARCH)"'
+$(BUILD)/obj/src/io/origin.o: $(BUILD)/commit
+$(BUILD)/obj/src/io/origin.o: CPPFLAGS += -DDS_COMMIT='"$(COMMIT)"' -DDS_FLAGS='"$(CFLAGS) kernels: -O3 for $(SETS)"'
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  cc $<"
@@ -84,5 +108,5 @@ bench: all
 clean:
 	rm -rf $(BUILD)/obj $(BUILD)/tests $(LIB) bin dschat
 
--include $(OBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
+-include $(OBJ:.o=.d) $(CPUOBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
 .SECONDARY:

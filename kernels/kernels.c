@@ -1,14 +1,86 @@
-// kernels.c: choosing a backend, and what is said about it.
+// kernels.c: choosing a backend and its instruction set, and what is said about it.
 #include "kernels/kernels.h"
 
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
 
 uintptr_t cpu_bias;
 int cpu_threads = 1;
+
+// ---- instruction sets: SETS of the Makefile, in this order ----
+
+extern const CpuSet cpu_set_generic;
+static bool has_generic(void) { return true; }
+
+#ifdef __x86_64__
+extern const CpuSet cpu_set_avx2, cpu_set_avx512, cpu_set_avx512_bf16, cpu_set_amx;
+#define SET(name)                                                                                                      \
+    { #name, &cpu_set_##name, has_##name }
+
+static bool has_avx2(void) { return __builtin_cpu_supports("x86-64-v3"); }
+static bool has_avx512(void) { return __builtin_cpu_supports("x86-64-v4"); }
+static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+// The system gives the tiles' registers to processes that ask for them.
+static bool has_amx(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return has_avx512_bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#else
+#define SET(name)                                                                                                      \
+    { #name, NULL, NULL }
+#endif
+
+static const struct {
+    const char *name;
+    const CpuSet *set; // NULL: not for this architecture
+    bool (*runs)(void);
+} isas[] = {
+    {"generic", &cpu_set_generic, has_generic}, SET(avx2), SET(avx512), SET(avx512_bf16), SET(amx),
+};
+static int chosen;
+
+const char *kernels_isa_name(int isa) { return isa >= 0 && isa < DS_COUNT(isas) ? isas[isa].name : NULL; }
+
+bool kernels_isa_runs(int isa) { return isa >= 0 && isa < DS_COUNT(isas) && isas[isa].set && isas[isa].runs(); }
+
+static int best_isa(void) {
+    int isa = DS_COUNT(isas) - 1;
+    while (!kernels_isa_runs(isa)) isa--;
+    return isa;
+}
+
+static int find_isa(const char *name) {
+    for (int i = 0; i < DS_COUNT(isas); i++)
+        if (!strcmp(isas[i].name, name)) return i;
+    return -1;
+}
+
+Err kernels_isa(const char *wish, int *isa) {
+    Err err = DS_OK;
+    const char *from = "isa", *name = wish;
+    if (!strcmp(wish, "auto")) {
+        from = "DSCHAT_ISA", name = getenv(from);
+        if (!name || !*name) name = isas[best_isa()].name;
+    }
+    const int found = find_isa(name);
+    DS_CHECK(found >= 0, DS_ERR_PARAMS, "%s = %s: no such instruction set; this CPU's best is %s", from, name,
+             isas[best_isa()].name);
+    DS_CHECK(kernels_isa_runs(found), DS_ERR_PARAMS, "%s = %s: this CPU cannot run it; its best is %s", from, name,
+             isas[best_isa()].name);
+    *isa = found;
+done:
+    return err;
+}
+
+// ---- the backend ----
 
 // A backend that forgot an operation must not start: the table is a row of pointers.
 static bool is_complete(const Kernels *table) {
@@ -20,20 +92,35 @@ static bool is_complete(const Kernels *table) {
     return true;
 }
 
-Err kernels_open(const char *device, int threads, const Kernels **out) {
+Err kernels_open(const char *device, const char *isa, int threads, const Kernels **out) {
     Err err = DS_OK;
     const char *guard = getenv("DSCHAT_GUARD");
     DS_CHECK(strcmp(device, "cpu") == 0, DS_ERR_PARAMS, "device \"%s\": this program was built for \"cpu\" only",
              device);
     DS_CHECK(threads >= 1, DS_ERR_PARAMS, "threads = %d: expected 1 or more", threads);
-    DS_CHECK(is_complete(&cpu_kernels), DS_ERR_BUG, "the cpu backend lacks an operation");
+    DS_TRY(kernels_isa(isa, &chosen));
+    const CpuSet *set = isas[chosen].set;
+    DS_CHECK(is_complete(set->table), DS_ERR_BUG, "the cpu backend lacks an operation");
+    set->start();
     cpu_bias = guard && strcmp(guard, "1") == 0 ? CPU_GUARD_BIAS : 0;
     cpu_threads = threads;
     omp_set_num_threads(threads);
-    *out = &cpu_kernels;
+    *out = set->table;
 done:
     return err;
 }
+
+bool kernels_has_bf16(void) { return isas[chosen].set->has_bf16; }
+
+const char *kernels_describe(void) {
+    static char text[96];
+    snprintf(text, sizeof text, "cpu %s, %s", isas[chosen].name, isas[chosen].set->library());
+    return text;
+}
+
+void *kernels_comm_ptr(const Dev *p) { return cpu_ptr(p); }
+
+// ---- accounts ----
 
 static struct { int64_t now, peak; } account[MEM_TAGS];
 
@@ -57,9 +144,3 @@ void kernels_mem_count(MemTag tag, int64_t bytes) {
     account[tag].now += bytes;
     account[tag].peak = ds_max(account[tag].peak, account[tag].now);
 }
-
-bool kernels_has_bf16(void) { return linear_bf16_is_native(); }
-
-const char *kernels_describe(void) { return cpu_describe(); }
-
-void *kernels_comm_ptr(const Dev *p) { return cpu_ptr(p); }

@@ -211,14 +211,24 @@ typedef struct Kernels {
 enum { KERNEL_QUANT_BLOCK = 256 };
 size_t kernels_quant_bytes(int bits, int64_t n); // of a packet
 
-// Picks and checks the backend ("cpu"); an empty slot is an error. threads: OpenMP threads of this process. Not
-// collective. DS_ERR_PARAMS if the program was built without it.
-Err kernels_open(const char *device, int threads, const Kernels **out);
+// The instruction sets for which the CPU's kernels are built, each with what the one before it has: "generic", "avx2",
+// "avx512", "avx512_bf16", "amx"; "generic" runs everywhere. NULL: no such number. Bits differ from set to set.
+const char *kernels_isa_name(int isa);
+// Whether this CPU (and its system) can run set `isa`.
+bool kernels_isa_runs(int isa);
+// *isa = the number of `wish`; of "auto": of the environment's DSCHAT_ISA, or without it the last one that runs here.
+// Not collective: ranks on unlike CPUs get unlike answers. DS_ERR_PARAMS: no such set, or this CPU lacks it.
+Err kernels_isa(const char *wish, int *isa);
 
-// Whether this device multiplies bf16 in hardware; if not, callers compute bf16 models in fp32 and say so.
+// Picks and checks the backend ("cpu"); an empty slot is an error. isa: as kernels_isa, for the process. threads:
+// OpenMP threads of this process. Not collective. DS_ERR_PARAMS if the program was built without it, or the CPU lacks
+// the set.
+Err kernels_open(const char *device, const char *isa, int threads, const Kernels **out);
+
+// Whether the open kernels multiply bf16 in hardware; if not, callers compute bf16 models in fp32 and say so.
 bool kernels_has_bf16(void);
 
-// What the kernels run on, for provenance: "cpu avx512, oneDNN 2.6.3". Valid for the life of the process.
+// What the kernels run on, for provenance: "cpu avx512_bf16, oneDNN 2.6.3". Valid for the life of the process.
 const char *kernels_describe(void);
 
 // The real address of device memory for a collective library of the same device (src/comm only).

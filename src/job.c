@@ -217,6 +217,23 @@ static void greet(const Job *j) {
     greet_fit("reward", &j->p->reward.common);
 }
 
+// One instruction set on all ranks, the best that all have: ranks hold copies of weights that must stay the same bits.
+static Err open_kernels(Job *j) {
+    Err err = DS_OK;
+    int own = 0;
+    const Isa wish = j->p->job.isa;
+    DS_TRY(agree_err(j->run.world, kernels_isa(wish == ISA_AUTO ? "auto" : kernels_isa_name((int)wish - 1), &own)));
+    int64_t bounds[] = {own, -own};
+    coll_max_i64(j->run.world, bounds, DS_COUNT(bounds));
+    const char *least = kernels_isa_name((int)-bounds[1]);
+    if (bounds[0] != -bounds[1])
+        log_info("note: some ranks' CPUs have %s, others only %s: all use that", kernels_isa_name((int)bounds[0]),
+                 least);
+    DS_TRY(agree_err(j->run.world, kernels_open("cpu", least, thread_count(j->p), &j->run.k)));
+done:
+    return err;
+}
+
 static Err setup(Job *j) {
     Err err = DS_OK;
     Run *run = &j->run;
@@ -224,8 +241,8 @@ static Err setup(Job *j) {
     coll_set_deadline(60 * j->p->job.deadline_minutes);
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
-    if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
     DS_TRY(agree_err(run->world, err));
+    DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
     run->layout.sequence = j->p->layout.sequence;

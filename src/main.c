@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "job.h"
+#include "kernels/kernels.h"
 #include "params/params.h"
 #include "plan/plan.h"
 
@@ -20,7 +21,8 @@ static const char help[] =
     "  ./dschat --keys                                        every key: type, default, range, unit, meaning\n"
     "  ./dschat --template                                    inputs/params.in: every key, commented out, with its "
     "default\n"
-    "  ./dschat --version | --help\n"
+    "  ./dschat --version                                     and the instruction sets whose kernels this CPU runs\n"
+    "  ./dschat --help\n"
     "\n"
     "inputs/params.in lists every key. Stop a run with TERM, INT, USR1 or `touch OUT/STOP`: it writes a checkpoint and "
     "exits\n"
@@ -54,12 +56,19 @@ done:
     return err ? err : fits ? DS_OK : PLAN_TOO_LARGE;
 }
 
+static void print_version(void) {
+    printf("dschat %s (%s)\nkernels:", DS_VERSION, job_commit());
+    for (int i = 0; kernels_isa_name(i); i++)
+        if (kernels_isa_runs(i)) printf(" %s", kernels_isa_name(i));
+    printf("\n");
+}
+
 // What can be answered without MPI; false: the arguments are a job's.
 static bool answered(int argc, char **argv, Err *err) {
     const char *first = argc > 1 ? argv[1] : "--help";
     *err = DS_OK;
     if (!strcmp(first, "--help")) fputs(help, stdout);
-    else if (!strcmp(first, "--version")) printf("dschat %s (%s)\n", DS_VERSION, job_commit());
+    else if (!strcmp(first, "--version")) print_version();
     else if (!strcmp(first, "--keys")) params_print_keys(stdout);
     else if (!strcmp(first, "--template")) params_write_template(stdout);
     else if (!strcmp(first, "--check"))

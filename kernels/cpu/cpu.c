@@ -1,10 +1,11 @@
-// cpu.c: the CPU's table of operations, and its name.
+// cpu.c: the table of operations of one instruction set. The Makefile gives the set as CPU_ISA.
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile.h"
 
-const Kernels cpu_kernels = {
+static const Kernels table = {
     .name = "cpu",
     .mem_create = mem_create_cpu,
     .host_create = host_create_cpu,
@@ -50,19 +51,29 @@ const Kernels cpu_kernels = {
     .dequantize = dequantize_cpu,
 };
 
-static const char *isa_name(void) {
-#if defined(__AVX512F__)
-    return "avx512";
+// oneDNN must not use more than this set, or its bits would not be the set's. (It obeys before its first product: a
+// process that opens a second set keeps the first one's limit.)
+static void start(void) {
+#if defined(__AMX_BF16__)
+    dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_amx);
+#elif defined(__AVX512BF16__)
+    dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
+#elif defined(__AVX512F__)
+    dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core);
 #elif defined(__AVX2__)
-    return "avx2";
-#else
-    return "generic";
+    dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+#elif defined(__x86_64__)
+    dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
 #endif
 }
 
-const char *cpu_describe(void) {
-    static char text[96];
+static const char *library(void) {
+    static char text[32];
     const dnnl_version_t *v = dnnl_version();
-    snprintf(text, sizeof text, "cpu %s, oneDNN %d.%d.%d", isa_name(), v->major, v->minor, v->patch);
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
     return text;
 }
+
+#define JOIN(a, b) a##b
+#define SET_OF(isa) JOIN(cpu_set_, isa)
+const CpuSet SET_OF(CPU_ISA) = {.table = &table, .has_bf16 = TILE_HAS_PAIRS, .start = start, .library = library};

@@ -1,4 +1,7 @@
 // cpu.h: what the CPU kernels share: the address behind a Dev *, threads, scratch memory.
+//
+// The files of this folder are compiled once for each instruction set, and joined so that only the set's CpuSet is seen
+// from outside (Makefile); kernels.c picks one. So nothing here may be shared between sets but what kernels.c holds.
 #ifndef DS_CPU_H
 #define DS_CPU_H
 
@@ -81,12 +84,10 @@ void linear_fwd_cpu(DType dt, DType y_dt, Dev *y, const Dev *x, const Dev *w, co
 void linear_bwd_x_cpu(DType dt, Dev *dx, bool accumulate, const Dev *dy, const Dev *w, int64_t m, int64_t out,
                       int64_t in);
 void linear_bwd_w_cpu(DType dt, Dev *dw, Dev *dbias, const Dev *dy, const Dev *x, int64_t m, int64_t out, int64_t in);
-// bf16 products of the backward pass by oneDNN; contracts as in kernels.h. Used where the hardware multiplies bf16,
-// right everywhere.
+// bf16 products of the backward pass by oneDNN; contracts as in kernels.h. Used where the hardware multiplies bf16.
 void linear_bf16_bwd_x(uint16_t *dx, bool accumulate, const uint16_t *dy, const uint16_t *w, int64_t m, int64_t out,
                        int64_t in);
 void linear_bf16_bwd_w(float *dw, const uint16_t *dy, const uint16_t *x, int64_t m, int64_t out, int64_t in);
-bool linear_bf16_is_native(void); // whether oneDNN multiplies bf16 in this CPU's hardware
 
 void low_rank_fwd_cpu(DType dt, Dev *y, const Dev *w, const Dev *b, const Dev *a, float scale, int64_t out,
                       int64_t rank, int64_t in);
@@ -124,7 +125,12 @@ void scale_cpu(Dev *y, float a, int64_t n);
 void quantize_cpu(int bits, Dev *packet, DType dt, const Dev *x, int64_t n);
 void dequantize_cpu(int bits, DType dt, Dev *x, const Dev *packet, int64_t n);
 
-extern const Kernels cpu_kernels;
-const char *cpu_describe(void); // kernels_describe for this backend
+// One instruction set's kernels.
+typedef struct {
+    const Kernels *table;
+    bool has_bf16;                // multiplies bf16 in hardware
+    void (*start)(void);          // before the first operation
+    const char *(*library)(void); // what multiplies in the backward pass: "oneDNN 2.6.3"
+} CpuSet;
 
 #endif

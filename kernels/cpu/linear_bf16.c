@@ -104,7 +104,3 @@ void linear_bf16_bwd_x(uint16_t *dx, bool accumulate, const uint16_t *dy, const 
 void linear_bf16_bwd_w(float *dw, const uint16_t *dy, const uint16_t *x, int64_t m, int64_t out, int64_t in) {
     execute((Key){true, true, m, out, in}, dy, x, dw);
 }
-
-bool linear_bf16_is_native(void) {
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
-}

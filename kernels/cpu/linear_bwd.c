@@ -6,7 +6,7 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/tile.h"
 
 enum { OUT_CUT = 4096, SUM_ROWS = 64 };
 
@@ -61,7 +61,7 @@ void linear_bwd_x_cpu(DType dt, Dev *dx, bool accumulate, const Dev *dy, const D
     if (m <= 0 || in <= 0) return;
     if (dt == DS_F32)
         multiply('N', m, in, out, cpu_ptr(dy), out, cpu_ptr(w), in, accumulate ? 1.0f : 0.0f, cpu_ptr(dx), in);
-    else if (linear_bf16_is_native()) linear_bf16_bwd_x(cpu_ptr(dx), accumulate, cpu_ptr(dy), cpu_ptr(w), m, out, in);
+    else if (TILE_HAS_PAIRS) linear_bf16_bwd_x(cpu_ptr(dx), accumulate, cpu_ptr(dy), cpu_ptr(w), m, out, in);
     else bwd_x_bf16(cpu_ptr(dx), accumulate, cpu_ptr(dy), cpu_ptr(w), m, out, in);
 }
 
@@ -86,7 +86,7 @@ static void sum_columns(DType dt, float *dbias, const void *dy, int64_t m, int64
 
 static void bwd_w(DType dt, Dev *dw, const Dev *dy, const Dev *x, int64_t m, int64_t out, int64_t in) {
     if (dt == DS_F32) multiply('T', out, in, m, cpu_ptr(dy), out, cpu_ptr(x), in, 1.0f, cpu_ptr(dw), in);
-    else if (linear_bf16_is_native()) linear_bf16_bwd_w(cpu_ptr(dw), cpu_ptr(dy), cpu_ptr(x), m, out, in);
+    else if (TILE_HAS_PAIRS) linear_bf16_bwd_w(cpu_ptr(dw), cpu_ptr(dy), cpu_ptr(x), m, out, in);
     else bwd_w_bf16(cpu_ptr(dw), cpu_ptr(dy), cpu_ptr(x), m, out, in);
 }
 

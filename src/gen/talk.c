@@ -27,7 +27,7 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     ModelFile *file = NULL;
     Arch arch;
     *t = (Talk){.path = mem_strdup(path), .stop_id = -1};
-    DS_TRY(kernels_open("cpu", threads > 0 ? threads : cores(), &t->k));
+    DS_TRY(kernels_open("cpu", "auto", threads > 0 ? threads : cores(), &t->k));
     DS_TRY(modelfile_open(path, &file));
     DS_TRY(load_arch(file, path, head, &arch));
     DS_TRY(load_tokenizer(file, path, &t->tok));

@@ -456,7 +456,7 @@ int main(int argc, char **argv) {
     only = getenv("ONLY");
     if (getenv("KERNEL_SECONDS")) least_seconds = atof(getenv("KERNEL_SECONDS"));
     // The instruction set of the kernels would be asked for here (argv[3]); then machine_measure's amx says the same.
-    if (kernels_open("cpu", threads, &k)) return DS_ERR_PARAMS;
+    if (kernels_open("cpu", "auto", threads, &k)) return DS_ERR_PARAMS;
     machine_measure(&machine, threads, dt, true);
     for (int i = 0; i < DS_COUNT(products); i++) run_linear(&products[i]);
     for (int r = 0; r < DS_COUNT(decode_rows); r++)

@@ -431,7 +431,7 @@ int main(int argc, char **argv) {
             return DS_ERR_PARAMS;
         }
     world_init();
-    if (kernels_open("cpu", (int)x.wish.threads, &x.k)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", (int)x.wish.threads, &x.k)) return DS_ERR_BUG;
     x.run = (Run){.k = x.k, .world = group_world()};
     x.shared = (Workspace){.k = x.k};
     layout_create(&x.run.layout, x.run.world, (LayoutWish){0});

@@ -58,7 +58,7 @@ static void scalar_head(void **state) {
 int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     static const char *const families[] = {"opt",   "opt-postnorm", "gpt2",    "bloom", "gpt_neox",
                                            "llama", "llama-tied",   "mistral", "qwen2", "qwen3"};
     struct CMUnitTest tests[DS_COUNT(families) + 2] = {{0}};

@@ -329,7 +329,7 @@ static void fuse_and_unfuse(void **state) {
 int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     enum { MORE = 3 };
     struct CMUnitTest tests[DS_COUNT(cases) + MORE] = {cmocka_unit_test(only_adapters), cmocka_unit_test(zero_b),
                                                        cmocka_unit_test(fuse_and_unfuse)};

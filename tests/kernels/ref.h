@@ -23,7 +23,7 @@ static const DType ref_dtypes[] = {DS_F32, DS_BF16};
 
 REF_INLINE const Kernels *ref_open(int threads) {
     const Kernels *k = NULL;
-    assert_int_equal(kernels_open("cpu", threads, &k), DS_OK);
+    assert_int_equal(kernels_open("cpu", "auto", threads, &k), DS_OK);
     return k;
 }
 

@@ -9,13 +9,16 @@
 static void opens(void **state) {
     (void)state;
     const Kernels *k = NULL;
-    assert_int_equal(kernels_open("cuda", 1, &k), DS_ERR_PARAMS);
+    assert_int_equal(kernels_open("cuda", "auto", 1, &k), DS_ERR_PARAMS);
     assert_non_null(strstr(err_text(), "cuda"));
     err_clear();
-    assert_int_equal(kernels_open("cpu", 0, &k), DS_ERR_PARAMS);
+    assert_int_equal(kernels_open("cpu", "auto", 0, &k), DS_ERR_PARAMS);
+    err_clear();
+    assert_int_equal(kernels_open("cpu", "avx3", 1, &k), DS_ERR_PARAMS);
+    assert_non_null(strstr(err_text(), "avx3"));
     err_clear();
     assert_null(k);
-    assert_int_equal(kernels_open("cpu", 2, &k), DS_OK);
+    assert_int_equal(kernels_open("cpu", "auto", 2, &k), DS_OK);
     assert_string_equal(k->name, "cpu");
     assert_non_null(strstr(kernels_describe(), "oneDNN"));
     printf("  %s, bf16 in hardware: %s\n", kernels_describe(), kernels_has_bf16() ? "yes" : "no");
@@ -95,7 +98,7 @@ static int signal_of_child(const char *guard) {
         signal(SIGSEGV, SIG_DFL);
         signal(SIGBUS, SIG_DFL);
         const Kernels *k = NULL;
-        if (kernels_open("cpu", 1, &k) != DS_OK) _exit(3);
+        if (kernels_open("cpu", "auto", 1, &k) != DS_OK) _exit(3);
         const float one = 1.0f;
         float out = 0.0f;
         Dev *p = k->mem_create(64, MEM_WEIGHTS);

@@ -2,8 +2,6 @@
 // of rows, every place of a row, 1 and 2 threads.
 #include "ref.h"
 
-#include "kernels/cpu/cpu.h"
-
 static void one(const Kernels *k, DType dt, const json_t *c) {
     const int64_t m = ref_int(c, "m"), out = ref_int(c, "out"), in = ref_int(c, "inp");
     Dev *x = dev_ref(k, dt, c, "x"), *w = dev_ref(k, dt, c, "w"), *b = dev_ref(k, dt, c, "b"),
@@ -45,28 +43,27 @@ static void against_pytorch(void **state) {
     }
 }
 
-// The products that a CPU with bf16 instructions takes (linear_bf16.c), here wherever oneDNN can run them.
-static void bf16_products(void **state) {
+// The backward products into what is there already; the second round finds made what the first one left.
+static void bwd_bf16_accumulates(void **state) {
     (void)state;
     const Kernels *k = ref_open(2);
     json_t *cases = ref_load("linear");
-    for (int round = 0; round < 2; round++) { // the second round finds its primitives made
+    for (int round = 0; round < 2; round++) {
         for (size_t i = 0; i < json_array_size(cases); i++) {
             const json_t *c = json_array_get(cases, i);
             const int64_t m = ref_int(c, "m"), out = ref_int(c, "out"), in = ref_int(c, "inp");
             Dev *x = dev_ref(k, DS_BF16, c, "x"), *w = dev_ref(k, DS_BF16, c, "w"), *dy = dev_ref(k, DS_BF16, c, "dy");
             Dev *dx = dev_new(k, DS_BF16, m * in), *dw = dev_new(k, DS_F32, out * in);
-            linear_bf16_bwd_x(kernels_comm_ptr(dx), false, kernels_comm_ptr(dy), kernels_comm_ptr(w), m, out, in);
-            expect_dev(k, "oneDNN dx", DS_BF16, dx, c, "dx", 1.0);
-            linear_bf16_bwd_x(kernels_comm_ptr(dx), true, kernels_comm_ptr(dy), kernels_comm_ptr(w), m, out, in);
+            k->linear_bwd_x(DS_BF16, dx, false, dy, w, m, out, in);
+            expect_dev(k, "bf16 dx", DS_BF16, dx, c, "dx", 1.0);
+            k->linear_bwd_x(DS_BF16, dx, true, dy, w, m, out, in);
             float *twice = host_floats(k, DS_BF16, dx, m * in), *want = ref_floats(c, "dx");
             for (int64_t j = 0; j < m * in; j++) twice[j] *= 0.5f;
-            expect_floats("oneDNN dx accumulated", DS_BF16, twice, want, m * in, 1.0);
+            expect_floats("bf16 dx accumulated", DS_BF16, twice, want, m * in, 1.0);
             mem_free(twice), mem_free(want);
-            for (int j = 0; j < 2; j++)
-                linear_bf16_bwd_w(kernels_comm_ptr(dw), kernels_comm_ptr(dy), kernels_comm_ptr(x), m, out, in);
+            for (int j = 0; j < 2; j++) k->linear_bwd_w(DS_BF16, dw, NULL, dy, x, m, out, in);
             k->scale(dw, 0.5f, out * in);
-            expect_dev_f32(k, "oneDNN dw", DS_F32, dw, c, "dw", 4.0);
+            expect_dev_f32(k, "bf16 dw", DS_F32, dw, c, "dw", 4.0);
             DEV_FREE(k, x, w, dy, dx, dw);
         }
     }
@@ -172,7 +169,7 @@ static void against_differences(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(bf16_products),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(bwd_bf16_accumulates),
                                        cmocka_unit_test(rows_are_exact), cmocka_unit_test(many_rows_are_exact),
                                        cmocka_unit_test(against_differences)};
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);

@@ -131,7 +131,7 @@ static void same_log_probs(void **state) {
 
 int main(void) {
     world_init();
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_log_probs)};
     int failed = cmocka_run_group_tests_name("beside", tests, NULL, NULL);
     world_finalize();

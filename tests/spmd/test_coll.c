@@ -131,7 +131,7 @@ static void split(void **state) {
 
 int main(void) {
     world_init();
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(allreduce), cmocka_unit_test(reduce_scatter_and_gather),
                                        cmocka_unit_test(host_sums), cmocka_unit_test(ragged),
                                        cmocka_unit_test(one_error), cmocka_unit_test(split)};

@@ -17,7 +17,7 @@ static Arch arch_of(ArchFamily family) {
 }
 
 static void use_threads(int n) {
-    if (kernels_open("cpu", n, &kernels)) fail_msg("%s", err_text());
+    if (kernels_open("cpu", "auto", n, &kernels)) fail_msg("%s", err_text());
 }
 
 // ---- prompts that are shared ----
@@ -284,7 +284,7 @@ static void same_log_probs(void **state) {
 
 int main(void) {
     world_init();
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(shared_prompts), cmocka_unit_test(shared_together),
                                        cmocka_unit_test(same_log_probs)};
     int failed = cmocka_run_group_tests_name("exact", tests, NULL, NULL);

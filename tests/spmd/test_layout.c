@@ -362,7 +362,7 @@ static void same_answers(void **state) {
 int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradient_layouts),       cmocka_unit_test(same_weights), cmocka_unit_test(empty_shards),
         cmocka_unit_test(same_weights_quantized), cmocka_unit_test(near_exact),   cmocka_unit_test(travelled),

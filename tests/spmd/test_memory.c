@@ -176,7 +176,7 @@ static void uneven_owners(void **state) {
 
 int main(void) {
     world_init();
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(growth), cmocka_unit_test(shares),
                                        cmocka_unit_test(uneven_owners)};
     int failed = cmocka_run_group_tests_name("memory", tests, NULL, NULL);

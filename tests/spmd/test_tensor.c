@@ -327,7 +327,7 @@ static void same_answers(void **state) {
 int main(void) {
     world_init();
     entropy_bonus = 0.1;
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_training), cmocka_unit_test(fewer_rows_than_ranks),
                                        cmocka_unit_test(kept_activations), cmocka_unit_test(same_answers)};
     int failed = cmocka_run_group_tests_name("tensor", tests, NULL, NULL);

@@ -131,7 +131,7 @@ static void not_finite(void **state) {
 int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
-    if (kernels_open("cpu", 1, &kernels)) return DS_ERR_BUG;
+    if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(moving_average),
                                        cmocka_unit_test(not_finite)};
     int failed = cmocka_run_group_tests_name("optim", tests, NULL, NULL);
