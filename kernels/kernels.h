@@ -38,11 +38,11 @@ typedef struct {
     const Dev *slopes; // fp32 [q heads]: adds slope * (j - i); NULL: none
 } AttnShape;
 
-// Blocked KV cache of one layer: K and V pools, dt [blocks][kv_heads][block][head_dim]. A sequence's keys of positions
-// b*block .. are in pool block table[seq * table_ld + b].
+// Blocked KV cache of one layer: K and V pools, dt [kv_heads][blocks][block][head_dim]. A sequence's keys of positions
+// b*block .. are in block table[seq * table_ld + b]; where its blocks follow each other, a head's keys are one stream.
 typedef struct {
     Dev *k, *v;
-    int64_t kv_heads, block;
+    int64_t kv_heads, blocks, block;
     const Dev *table; // int32 [sequences][table_ld]
     int64_t table_ld;
 } KvCache;

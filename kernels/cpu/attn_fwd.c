@@ -43,7 +43,7 @@ static const void *row_at(const Fwd *f, const Piece *p, bool is_value, int64_t p
     const int32_t *table = cpu_ptr(c->table);
     const int64_t block = table[p->seq * c->table_ld + pos / c->block];
     return elem_at(f->dt, cpu_ptr(is_value ? c->v : c->k),
-                   ((block * c->kv_heads + p->head) * c->block + pos % c->block) * f->a.head_dim);
+                   ((p->head * c->blocks + block) * c->block + pos % c->block) * f->a.head_dim);
 }
 
 // LANES keys from `pos` on (positions from key1 on are zeros) into one half of a panel.

@@ -31,7 +31,7 @@ static void write_token(DType dt, const KvCache *c, HeadView x, Dev *pool, int64
     const int32_t *table = cpu_ptr(c->table);
     const int64_t block = table[seq * c->table_ld + pos / c->block], at = pos % c->block;
     for (int64_t h = 0; h < c->kv_heads; h++)
-        memcpy(elem_ptr(dt, cpu_ptr(pool), ((block * c->kv_heads + h) * c->block + at) * dim),
+        memcpy(elem_ptr(dt, cpu_ptr(pool), ((h * c->blocks + block) * c->block + at) * dim),
                elem_at(dt, cpu_ptr(x.p), token * x.token_stride + h * x.head_stride), (size_t)dim * dtype_bytes(dt));
 }
 

@@ -1,4 +1,4 @@
-// kvcache.c: one arena [layer][k, v][block][kv head][position][dim], a stack of free block numbers, and how many slots
+// kvcache.c: one arena [layer][k, v][kv head][block][position][dim], a stack of free block numbers, and how many slots
 // have each of the others.
 #include "gen/kvcache.h"
 
@@ -39,7 +39,8 @@ void kvcache_create(KvPool *p, const Model *m, int64_t slots, int64_t max_tokens
     if (!shared) p->arena = m->k->mem_create(all, MEM_KV);
     p->call = m->k->mem_create((size_t)blocks * sizeof(int32_t), MEM_KV);
     for (int64_t i = 0; i < a->layers; i++)
-        p->layer[i] = (KvCache){.kv_heads = a->kv_heads, .block = block, .table = p->call, .table_ld = ld};
+        p->layer[i] =
+            (KvCache){.kv_heads = a->kv_heads, .blocks = blocks, .block = block, .table = p->call, .table_ld = ld};
     kvcache_begin(p);
 }
 
@@ -121,11 +122,13 @@ bool kvcache_join(KvPool *p, int64_t slot, int64_t from, int64_t prompt, int64_t
 
 void kvcache_copy_prompt(KvPool *p, int64_t slot, int64_t from, int64_t prompt) {
     const int64_t last = shared_of(p, prompt);
-    const size_t bytes = p->layer_bytes / (size_t)p->blocks, to_at = (size_t)p->table[slot * p->ld + last] * bytes,
-                 from_at = (size_t)p->table[from * p->ld + last] * bytes;
     for (int64_t i = 0; i < p->layers; i++) {
-        p->k->copy(dev_at(p->layer[i].k, to_at), dev_at(p->layer[i].k, from_at), bytes);
-        p->k->copy(dev_at(p->layer[i].v, to_at), dev_at(p->layer[i].v, from_at), bytes);
+        const KvCache *c = &p->layer[i];
+        const size_t head = p->layer_bytes / (size_t)c->kv_heads, bytes = head / (size_t)p->blocks,
+                     to_at = (size_t)p->table[slot * p->ld + last] * bytes,
+                     from_at = (size_t)p->table[from * p->ld + last] * bytes;
+        p->k->copy_2d(dev_at(c->k, to_at), head, dev_at(c->k, from_at), head, bytes, c->kv_heads);
+        p->k->copy_2d(dev_at(c->v, to_at), head, dev_at(c->v, from_at), head, bytes, c->kv_heads);
     }
 }
 

@@ -276,7 +276,7 @@ static void run_attn_decode(int64_t n_seq, int64_t keys) {
     c.a = one(dt, c.m * HEADS * HEAD_DIM), c.b = one(dt, c.m * QKV),
     c.c = many(dt, blocks * KV_HEADS * BLOCK * HEAD_DIM);
     c.e = numbers(blocks, 1, blocks);
-    c.cache = (KvCache){.kv_heads = KV_HEADS, .block = BLOCK, .table = c.e.p, .table_ld = ld};
+    c.cache = (KvCache){.kv_heads = KV_HEADS, .blocks = blocks, .block = BLOCK, .table = c.e.p, .table_ld = ld};
     finish(&c);
 }
 

@@ -120,7 +120,7 @@ static void open_run(Run *r, const Kernels *t, DType dt, Shape s) {
     r->pool_k = dev_new(t, dt, blocks * s.hk * BLOCK * s.dim),
     r->pool_v = dev_new(t, dt, blocks * s.hk * BLOCK * s.dim);
     r->table = dev_ints(t, table, blocks), r->slopes = dev_floats(t, DS_F32, slopes, 16);
-    r->cache = (KvCache){r->pool_k, r->pool_v, s.hk, BLOCK, r->table, TABLE};
+    r->cache = (KvCache){r->pool_k, r->pool_v, s.hk, blocks, BLOCK, r->table, TABLE};
     r->a = (AttnShape){.head_dim = s.dim, .window = s.window, .scale = 0.3f, .slopes = s.alibi ? r->slopes : NULL};
     t->attn_fwd(dt, r->a, r->want, NULL, r->f.q, r->f.k, r->f.v, starts, SEQS, NULL, NULL);
     mem_free(q), mem_free(k), mem_free(v);
