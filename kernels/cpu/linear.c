@@ -14,7 +14,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tile.h"
 
-enum { CUT = 64, FEW_TILES = 8, GROUP_BYTES = 1 << 20 };
+enum { CUT = 64, FEW_TILES = 8, GROUP_BYTES = 1 << 20, LINE_BYTES = 64 };
 
 // Elements of x and w: fp32, bf16 that are widened, or pairs of bf16 (tile.h), which are as wide as fp32 and are moved
 // as such; `in` counts them.
@@ -89,8 +89,16 @@ static void store_turned(const Linear *a, const float *acc, int64_t row, int64_t
     }
 }
 
-// Rows [row, row + rows), turned as x, times outputs o .. o + n (w). The same inputs of the `ahead` outputs that follow
-// are fetched meanwhile. Two vectors of rows a tile leave registers for half of LANES outputs.
+// Asks for inputs i .. i + k of n outputs from o on, counted together in the order of memory: the hardware sees one
+// stream, and reads further ahead than a core can ask for.
+static void fetch(const Linear *a, int64_t o, int64_t n, int64_t i, int64_t k) {
+    const char *from = elem_at(a->unit, a->w, o * a->in + i * n),
+               *end = elem_at(a->unit, a->w, o * a->in + (i + k) * n);
+    for (; from < end; from += LINE_BYTES) __builtin_prefetch(from, 0, 3);
+}
+
+// Rows [row, row + rows), turned as x, times outputs o .. o + n (w). The `ahead` outputs that follow are fetched
+// meanwhile. Two vectors of rows a tile leave registers for half of LANES outputs.
 static void run_turned(const Linear *a, const float *x, int64_t row, int64_t rows, const float *w, int64_t o, int64_t n,
                        int64_t ahead) {
     _Alignas(64) float acc[LANES * TILE_COLS] = {0};
@@ -98,9 +106,7 @@ static void run_turned(const Linear *a, const float *x, int64_t row, int64_t row
     const int64_t step = rows > LANES ? LANES / 2 : TILE_ROWS;
     for (int64_t i = 0; i < a->in; i += CUT) {
         const int64_t k = ds_min(CUT, a->in - i);
-        for (int64_t r = 0; r < ahead; r++)
-            for (int64_t line = 0; line < k; line += LANES)
-                __builtin_prefetch(elem_at(a->unit, a->w, (o + n + r) * a->in + i + line), 0, 2);
+        fetch(a, o + n, ahead, i, k);
         for (int64_t c = 0; c < n; c += step)
             tile_rows((int)ds_min(step, n - c), cols, acc + c * TILE_COLS, TILE_COLS, w + c * a->in + i, a->in,
                       x + i * TILE_COLS, TILE_COLS, k, a->math);
