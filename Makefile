@@ -35,6 +35,7 @@ SETS := generic avx2 avx512 avx512_bf16 amx
 else
 SETS := generic
 endif
+ISA_generic     := -Wno-psabi
 ISA_avx2        := -march=x86-64-v3
 ISA_avx512      := -march=x86-64-v4
 ISA_avx512_bf16 := -march=x86-64-v4 -mavx512bf16

@@ -22,8 +22,6 @@ enum { LANES = 8 };
 #define VEC_BYTES (4 * LANES)
 #define VEC_INLINE static inline __attribute__((always_inline, unused))
 
-// Vectors wider than the build's registers are passed in memory: only inline functions here take them.
-#pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef float Vec __attribute__((vector_size(VEC_BYTES)));
 typedef float VecLoose __attribute__((vector_size(VEC_BYTES), aligned(2), may_alias));
