@@ -22,7 +22,6 @@ enum { LANES = 8 };
 #define VEC_BYTES (4 * LANES)
 #define VEC_INLINE static inline __attribute__((always_inline, unused))
 
-
 typedef float Vec __attribute__((vector_size(VEC_BYTES)));
 typedef float VecLoose __attribute__((vector_size(VEC_BYTES), aligned(2), may_alias));
 typedef int32_t VecI __attribute__((vector_size(VEC_BYTES)));
