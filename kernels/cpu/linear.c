@@ -1,7 +1,7 @@
 // linear.c: y = x w^T + bias, exact by row: what is computed how, by which thread, and how sums become y.
 //
 // Each output element is one chain over `in` in order, whatever the number of rows and whichever operand the lanes run
-// over. linear_vec.c makes the chain of fused multiply-adds (tile.h).
+// over. linear_vec.c makes the chain of fused multiply-adds (tile.h), linear_amx.c of the steps of AMX's tiles.
 //
 // Threads share out a grid of (columns, rows); they do not exchange anything.
 #include "kernels/cpu/linear.h"
@@ -46,18 +46,22 @@ static int64_t choose_columns(const Linear *a, int64_t threads) {
 void linear_fwd_cpu(DType dt, DType y_dt, Dev *y, const Dev *x, const Dev *w, const Dev *bias, int64_t m, int64_t out,
                     int64_t in) {
     const bool pairs = TILE_HAS_PAIRS && dt == DS_BF16 && in % 2 == 0;
-    const Linear a = {.dt = dt,
-                      .y_dt = y_dt,
-                      .math = pairs ? TILE_PAIRS : TILE_F32,
-                      .unit = pairs ? DS_F32 : dt,
-                      .y = cpu_ptr(y),
-                      .x = cpu_ptr(x),
-                      .w = cpu_ptr(w),
-                      .bias = cpu_ptr(bias),
-                      .m = m,
-                      .out = out,
-                      .in = pairs ? in / 2 : in,
-                      .tile_rows = TILE_ROWS};
+    Linear a = {.dt = dt,
+                .y_dt = y_dt,
+                .math = pairs ? TILE_PAIRS : TILE_F32,
+                .unit = pairs ? DS_F32 : dt,
+                .y = cpu_ptr(y),
+                .x = cpu_ptr(x),
+                .w = cpu_ptr(w),
+                .bias = cpu_ptr(bias),
+                .m = m,
+                .out = out,
+                .in = pairs ? in / 2 : in,
+                .tile_rows = TILE_ROWS,
+                .run = linear_vec_run};
+#ifdef __AMX_BF16__
+    if (pairs) a.tile_rows = LINEAR_AMX_ROWS, a.run = linear_amx_run;
+#endif
     if (m <= 0 || out <= 0) return;
     const int64_t team = cpu_team(m * out * in), columns = choose_columns(&a, team), rows = team / columns;
 #pragma omp parallel for schedule(static) num_threads((int)team)
@@ -65,6 +69,6 @@ void linear_fwd_cpu(DType dt, DType y_dt, Dev *y, const Dev *x, const Dev *w, co
         Part p;
         cpu_share(panels(&a), columns, i % columns, &p.panel0, &p.panel1);
         cpu_share(linear_tiles(&a), rows, i / columns, &p.tile0, &p.tile1);
-        linear_vec_run(&a, p);
+        a.run(&a, p);
     }
 }
