@@ -1,6 +1,9 @@
-// test_linear.c: linear maps against PyTorch and finite differences, and row exactness: the same bits for every number
-// of rows, every place of a row, 1 and 2 threads.
+// test_linear.c: linear maps against PyTorch and finite differences; row exactness: the same bits for every number of
+// rows, every place of a row, 1 and 2 threads; and that nothing past an operand's end is touched.
 #include "ref.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 static void one(const Kernels *k, DType dt, const json_t *c) {
     const int64_t m = ref_int(c, "m"), out = ref_int(c, "out"), in = ref_int(c, "inp");
@@ -71,7 +74,7 @@ static void bwd_bf16_accumulates(void **state) {
 }
 
 // ---- row exactness ----
-enum { ROWS = 2048, BASE_ROWS = 71 };
+enum { ROWS = 2057, BASE_ROWS = 71 }; // no whole number of tiles
 
 static void row_by_row(const Kernels *k, DType dt, Dev *y, const Dev *x, const Dev *w, const Dev *b, int64_t m,
                        int64_t out, int64_t in) {
@@ -102,9 +105,12 @@ static void exact_shape(DType dt, int64_t out, int64_t in) {
 static void rows_are_exact(void **state) {
     (void)state;
     static const int64_t sizes[] = {1, 7, 33, 575, 576};
+    // just below, at and above what a tile takes: 16 outputs, 32 inputs
+    static const int64_t edges[][2] = {{1, 2}, {5, 4}, {15, 30}, {16, 32}, {17, 34}, {32, 64}, {96, 96}, {200, 130}};
     for (int d = 0; d < DS_COUNT(ref_dtypes); d++) {
         for (int i = 0; i < DS_COUNT(sizes); i++)
             for (int j = 0; j < DS_COUNT(sizes); j++) exact_shape(ref_dtypes[d], sizes[i], sizes[j]);
+        for (int i = 0; i < DS_COUNT(edges); i++) exact_shape(ref_dtypes[d], edges[i][0], edges[i][1]);
         exact_shape(ref_dtypes[d], 3072, 64);
         exact_shape(ref_dtypes[d], 40, 3072);
     }
@@ -112,7 +118,7 @@ static void rows_are_exact(void **state) {
 
 static void many_rows_are_exact(void **state) {
     (void)state;
-    static const int64_t shapes[][2] = {{7, 65}, {100, 576}, {576, 33}, {1, 576}};
+    static const int64_t shapes[][2] = {{7, 65}, {100, 576}, {576, 33}, {1, 576}, {17, 34}, {200, 130}, {48, 64}};
     for (int d = 0; d < DS_COUNT(ref_dtypes); d++) {
         for (int i = 0; i < DS_COUNT(shapes); i++) {
             const int64_t out = shapes[i][0], in = shapes[i][1];
@@ -122,10 +128,64 @@ static void many_rows_are_exact(void **state) {
             Dev *all = dev_new(k, dt, ROWS * out), *one = dev_new(k, dt, ROWS * out);
             k->linear_fwd(dt, dt, all, x, w, NULL, ROWS, out, in);
             row_by_row(k, dt, one, x, w, NULL, ROWS, out, in);
-            expect_same_bits(k, "linear, 2048 rows", all, one, (size_t)(ROWS * out) * dtype_bytes(dt));
+            expect_same_bits(k, "linear, many rows", all, one, (size_t)(ROWS * out) * dtype_bytes(dt));
             DEV_FREE(k, x, w, all, one);
         }
     }
+}
+
+// ---- bounds ----
+// Memory that ends where a page begins that nobody may touch: of tiles that are read in one instruction a sanitizer
+// sees nothing.
+typedef struct {
+    Dev *p;
+    char *map;
+    size_t bytes, room; // of the array, and of the pages before the forbidden one
+} Edge;
+
+static Edge edge_create(const Kernels *k, size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page;
+    char *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mprotect(map + room, page, PROT_NONE), 0);
+    Dev *other = k->mem_create(1, MEM_WEIGHTS); // tells what is added to addresses of the device
+    const uintptr_t bias = (uintptr_t)other - (uintptr_t)kernels_comm_ptr(other);
+    k->mem_destroy(other);
+    return (Edge){(Dev *)((uintptr_t)map + room - bytes + bias), map, bytes, room};
+}
+
+static void edge_destroy(Edge *e) { munmap(e->map, e->room + (size_t)sysconf(_SC_PAGESIZE)); }
+
+static Edge edge_copy(const Kernels *k, const Dev *from, size_t bytes) {
+    Edge e = edge_create(k, bytes);
+    k->copy(e.p, from, bytes);
+    return e;
+}
+
+static void edge_shape(const Kernels *k, DType dt, int64_t m, int64_t out, int64_t in) {
+    const size_t e = dtype_bytes(dt);
+    Dev *x = dev_rand(k, dt, m * in, 1.0, 41), *w = dev_rand(k, dt, out * in, 0.05, 42),
+        *b = dev_rand(k, dt, out, 1.0, 43);
+    Dev *want = dev_new(k, dt, m * out);
+    Edge ex = edge_copy(k, x, (size_t)(m * in) * e), ew = edge_copy(k, w, (size_t)(out * in) * e),
+         eb = edge_copy(k, b, (size_t)out * e), ey = edge_create(k, (size_t)(m * out) * e);
+    k->linear_fwd(dt, dt, want, x, w, b, m, out, in);
+    k->linear_fwd(dt, dt, ey.p, ex.p, ew.p, eb.p, m, out, in);
+    expect_same_bits(k, "linear at a page's end", ey.p, want, ey.bytes);
+    for (size_t i = 0; i < ey.room - ey.bytes; i++) assert_int_equal(ey.map[i], 0);
+    edge_destroy(&ex), edge_destroy(&ew), edge_destroy(&eb), edge_destroy(&ey);
+    DEV_FREE(k, x, w, b, want);
+}
+
+static void stays_inside(void **state) {
+    (void)state;
+    static const int64_t rows[] = {1, 5, 16, 17, 33, 48, 100, 300}, outs[] = {1, 16, 17, 33, 48},
+                         ins[] = {2, 33, 34, 64, 130};
+    const Kernels *k = ref_open(2);
+    for (int d = 0; d < DS_COUNT(ref_dtypes); d++)
+        for (int i = 0; i < DS_COUNT(rows); i++)
+            for (int j = 0; j < DS_COUNT(outs); j++)
+                for (int l = 0; l < DS_COUNT(ins); l++) edge_shape(k, ref_dtypes[d], rows[i], outs[j], ins[l]);
 }
 
 // ---- finite differences: loss = <c, y> ----
@@ -170,7 +230,7 @@ static void against_differences(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(bwd_bf16_accumulates),
-                                       cmocka_unit_test(rows_are_exact), cmocka_unit_test(many_rows_are_exact),
-                                       cmocka_unit_test(against_differences)};
+                                       cmocka_unit_test(rows_are_exact),  cmocka_unit_test(many_rows_are_exact),
+                                       cmocka_unit_test(stays_inside),    cmocka_unit_test(against_differences)};
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }
