@@ -215,6 +215,10 @@ size_t kernels_quant_bytes(int bits, int64_t n); // of a packet
 // collective. DS_ERR_PARAMS if the program was built without it.
 Err kernels_open(const char *device, int threads, const Kernels **out);
 
+// After kernels_open: its threads stay where cpus[n] says (the system's numbers of hardware threads, n >= threads),
+// each but the calling one on its own part of them. Without it the system places them.
+void kernels_bind(const int *cpus, int n);
+
 // Whether this device multiplies bf16 in hardware; if not, callers compute bf16 models in fp32 and say so.
 bool kernels_has_bf16(void);
 

@@ -2,7 +2,6 @@
 #include "job.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
+#include "comm/cores.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
@@ -40,15 +40,22 @@ typedef struct {
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
     Group *node; // [checkpoint] files = node
+    int bound;   // hardware threads that this rank keeps to, 0: any
 } Job;
 
 const char *job_commit(void) { return origin_commit(); }
 
-static int thread_count(const Params *p) {
-    if (p->job.threads > 0) return (int)p->job.threads;
-    cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return (int)ds_max(1, cores / world_node_ranks());
+// Opens the kernels with the threads of this rank, each in its place.
+static Err open_kernels(Job *j) {
+    Err err = DS_OK;
+    const int own = cores_count(), threads = j->p->job.threads > 0 ? (int)j->p->job.threads : own;
+    int *cpus = NULL;
+    if (j->p->job.bind == BIND_AUTO) j->bound = cores_share(threads, &cpus);
+    DS_TRY(kernels_open("cpu", threads, &j->run.k));
+    if (j->bound) kernels_bind(cpus, j->bound);
+done:
+    mem_free(cpus);
+    return err;
 }
 
 static void fill_origin(Job *j) {
@@ -211,6 +218,7 @@ static void say_line(const char *line, void *user) {
 static void greet(const Job *j) {
     log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
              world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
+    if (j->bound) log_info("  threads are bound: rank 0 to %d hardware threads", j->bound);
     params_list_preset(j->p, say_line, NULL);
     greet_fit("actor", &j->p->actor.common);
     greet_fit("critic", &j->p->critic.common);
@@ -224,7 +232,7 @@ static Err setup(Job *j) {
     coll_set_deadline(60 * j->p->job.deadline_minutes);
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
-    if (!err) err = kernels_open("cpu", thread_count(j->p), &run->k);
+    if (!err) err = open_kernels(j);
     DS_TRY(agree_err(run->world, err));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
