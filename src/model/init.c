@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "model/lora.h"
 
-enum { PIECE = 1 << 16 };
+enum { PIECE = 1 << 20 }; // enough for all threads to write a part of: memory is then near to each of them
 
 // `n` elements from `whole` on of the whole weight.
 static void first_values(const Weight *w, uint64_t seed, uint64_t id, uint64_t whole, int64_t n, float *out) {
