@@ -2,6 +2,7 @@
 #include "kernels/kernels.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,21 @@ Err kernels_open(const char *device, const char *isa, int threads, const Kernels
     *out = set->table;
 done:
     return err;
+}
+
+// The first thread may use all of them: OpenMP ends threads that a small team does not need, and those that it makes
+// later begin where the first may run; on one core they would all be there.
+void kernels_bind(const int *cpus, int n) {
+#pragma omp parallel num_threads(cpu_threads)
+    {
+        const int i = omp_get_thread_num();
+        int64_t first = 0, last = n;
+        cpu_set_t set;
+        if (i > 0) cpu_share(n, cpu_threads, i, &first, &last);
+        CPU_ZERO(&set);
+        for (int64_t c = first; c < last; c++) CPU_SET(cpus[c], &set);
+        sched_setaffinity(0, sizeof set, &set); // a wish: threads that cannot be bound are slower, not wrong
+    }
 }
 
 bool kernels_has_bf16(void) { return isas[chosen].set->has_bf16; }

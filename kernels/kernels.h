@@ -225,6 +225,10 @@ Err kernels_isa(const char *wish, int *isa);
 // the set.
 Err kernels_open(const char *device, const char *isa, int threads, const Kernels **out);
 
+// After kernels_open: its threads stay where cpus[n] says (the system's numbers of hardware threads, n >= threads),
+// each but the calling one on its own part of them. Without it the system places them.
+void kernels_bind(const int *cpus, int n);
+
 // Whether the open kernels multiply bf16 in hardware; if not, callers compute bf16 models in fp32 and say so.
 bool kernels_has_bf16(void);
 

@@ -2,7 +2,6 @@
 #include "job.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
+#include "comm/cores.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
@@ -40,16 +40,10 @@ typedef struct {
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
     Group *node; // [checkpoint] files = node
+    int bound;   // hardware threads that this rank keeps to, 0: any
 } Job;
 
 const char *job_commit(void) { return origin_commit(); }
-
-static int thread_count(const Params *p) {
-    if (p->job.threads > 0) return (int)p->job.threads;
-    cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return (int)ds_max(1, cores / world_node_ranks());
-}
 
 static void fill_origin(Job *j) {
     const OriginLib libs[] = {{"MPI", world_mpi_version()},
@@ -211,6 +205,7 @@ static void say_line(const char *line, void *user) {
 static void greet(const Job *j) {
     log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
              world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
+    if (j->bound) log_info("  threads are bound: rank 0 to %d hardware threads", j->bound);
     params_list_preset(j->p, say_line, NULL);
     greet_fit("actor", &j->p->actor.common);
     greet_fit("critic", &j->p->critic.common);
@@ -218,19 +213,33 @@ static void greet(const Job *j) {
 }
 
 // One instruction set on all ranks, the best that all have: ranks hold copies of weights that must stay the same bits.
-static Err open_kernels(Job *j) {
+static Err agree_isa(const Job *j, const char **isa) {
     Err err = DS_OK;
     int own = 0;
     const Isa wish = j->p->job.isa;
     DS_TRY(agree_err(j->run.world, kernels_isa(wish == ISA_AUTO ? "auto" : kernels_isa_name((int)wish - 1), &own)));
     int64_t bounds[] = {own, -own};
     coll_max_i64(j->run.world, bounds, DS_COUNT(bounds));
-    const char *least = kernels_isa_name((int)-bounds[1]);
+    *isa = kernels_isa_name((int)-bounds[1]);
     if (bounds[0] != -bounds[1])
         log_info("note: some ranks' CPUs have %s, others only %s: all use that", kernels_isa_name((int)bounds[0]),
-                 least);
-    DS_TRY(agree_err(j->run.world, kernels_open("cpu", least, thread_count(j->p), &j->run.k)));
+                 *isa);
 done:
+    return err;
+}
+
+// The kernels with the threads of this rank, each in its place.
+static Err open_kernels(Job *j) {
+    Err err = DS_OK;
+    const char *isa = NULL;
+    int *cpus = NULL;
+    DS_TRY(agree_isa(j, &isa));
+    const int own = cores_count(), threads = j->p->job.threads > 0 ? (int)j->p->job.threads : own;
+    if (j->p->job.bind == BIND_AUTO) j->bound = cores_share(threads, &cpus);
+    DS_TRY(agree_err(j->run.world, kernels_open("cpu", isa, threads, &j->run.k)));
+    if (j->bound) kernels_bind(cpus, j->bound);
+done:
+    mem_free(cpus);
     return err;
 }
 

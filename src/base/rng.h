@@ -21,8 +21,10 @@ void rng_words(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw, ui
 // In (0, 1): 53 bits, never 0 or 1.
 double rng_uniform(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw);
 
-// Standard normal (Box-Muller).
+// Standard normal (Box-Muller). Plain arithmetic throughout: the same bits on any CPU.
 double rng_normal(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw);
+// out[i] = scale * rng_normal of draw first + i, rounded once: several at a time, the same bits.
+void rng_normals(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t first, int64_t n, double scale, float *out);
 
 // perm[0..n-1] = a permutation of 0..n-1 keyed by (seed, purpose, id).
 void rng_permutation(uint64_t seed, RngPurpose purpose, uint64_t id, int64_t n, int64_t *perm);

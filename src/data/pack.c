@@ -1,10 +1,11 @@
-// pack.c: longest first to the part with the fewest tokens; then each part's items, in ascending order, are cut into
-// micro-batches.
+// pack.c: items are dealt to lanes so that all have about the same tokens, and in each lane to as few micro-batches as
+// hold them, again of about the same tokens.
 #include "data/pack.h"
 
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "data/partition.h"
 
 void batch_reserve(Batch *b, int64_t n, int64_t n_seq) {
     if (n > b->cap) {
@@ -42,56 +43,110 @@ void batch_empty(Batch *b) {
     b->sample[0] = -1;
 }
 
+// The items of one lane, and how they are cut.
 typedef struct {
-    int64_t length, item;
-} Entry;
+    int64_t n, *item; // ascending
+    int64_t *tokens;  // [n] of each; those of one longer than a micro-batch count as a full one
+    int64_t fewest;   // micro-batches that it needs
+    int *batch;       // [n] the micro-batch of each
+} Lane;
 
-// Longest first; equals in the order of their numbers, so that the deal is the same everywhere.
-static int longer(const void *pa, const void *pb) {
-    const Entry *a = pa, *b = pb;
-    if (a->length != b->length) return a->length < b->length ? 1 : -1;
-    return (a->item > b->item) - (a->item < b->item);
-}
-
-// owner[i] = part of item i.
-static void assign(const int64_t *lengths, int64_t n, int parts, int *owner) {
-    Entry *order = MEM_NEW(Entry, n);
-    int64_t *load = MEM_NEW(int64_t, parts), *items = MEM_NEW(int64_t, parts);
-    for (int64_t i = 0; i < n; i++) order[i] = (Entry){lengths[i], i};
-    qsort(order, (size_t)n, sizeof *order, longer);
-    for (int64_t i = 0; i < n; i++) {
-        int best = 0;
-        for (int p = 1; p < parts; p++)
-            if (load[p] < load[best] || (load[p] == load[best] && items[p] < items[best])) best = p;
-        owner[order[i].item] = best;
-        load[best] += order[i].length;
-        items[best]++;
+// As they come, a new micro-batch where the next does not fit; returns how many.
+static int64_t cut_in_order(Lane *l, int64_t micro_tokens) {
+    int64_t n = 0, tokens = 0;
+    for (int64_t i = 0; i < l->n; i++) {
+        if (n == 0 || tokens + l->tokens[i] > micro_tokens) n++, tokens = 0;
+        l->batch[i] = (int)n - 1;
+        tokens += l->tokens[i];
     }
-    mem_free(order);
-    mem_free(load);
-    mem_free(items);
+    return n;
 }
 
-static void cut(const int64_t *lengths, int64_t n, const int *owner, int part, int64_t micro_tokens, PackBatches *out) {
-    int64_t tokens = 0, at = 0;
-    *out = (PackBatches){.start = MEM_NEW(int64_t, n + 1), .item = MEM_NEW(int64_t, n)};
+// Into n even ones; false: one of them is too large.
+static bool cut_evenly(Lane *l, int64_t micro_tokens, int64_t n) {
+    return n > 0 && partition_even(l->tokens, l->n, (int)n, l->batch) <= micro_tokens;
+}
+
+// The fewest that are found: never more than in order.
+static int64_t fewest(Lane *l, int64_t micro_tokens) {
+    int64_t high = cut_in_order(l, micro_tokens), sum = 0;
+    for (int64_t i = 0; i < l->n; i++) sum += l->tokens[i];
+    for (int64_t low = ds_ceil_div(sum, micro_tokens); low < high;) {
+        const int64_t middle = (low + high) / 2;
+        if (cut_evenly(l, micro_tokens, middle)) high = middle;
+        else low = middle + 1;
+    }
+    return high;
+}
+
+// Turns take all lanes together, so a lane takes as many as the one that needs most, if it has the items: then the
+// micro-batches of a turn are of like size, and nobody waits long.
+static int64_t cut(Lane *l, int64_t micro_tokens, int64_t most) {
+    const int64_t n = ds_min(most, l->n);
+    if (cut_evenly(l, micro_tokens, n)) return n;
+    if (cut_evenly(l, micro_tokens, l->fewest)) return l->fewest;
+    return cut_in_order(l, micro_tokens);
+}
+
+typedef struct {
+    int64_t tokens, items, first; // the first of its items
+    int batch;
+} Size;
+
+static int fuller(const void *pa, const void *pb) {
+    const Size *a = pa, *b = pb;
+    if (a->tokens != b->tokens) return a->tokens < b->tokens ? 1 : -1;
+    return (a->first > b->first) - (a->first < b->first);
+}
+
+// The lane's micro-batches, the fullest first: large ones meet large ones in a turn.
+static void lay_out(const Lane *l, int64_t n, PackBatches *out) {
+    Size *size = MEM_NEW(Size, n);
+    int64_t *at = MEM_NEW(int64_t, n);
+    for (int64_t i = l->n; i-- > 0;) {
+        Size *s = &size[l->batch[i]];
+        *s = (Size){s->tokens + l->tokens[i], s->items + 1, l->item[i], l->batch[i]};
+    }
+    qsort(size, (size_t)n, sizeof *size, fuller);
+    *out = (PackBatches){.n = n, .start = MEM_NEW(int64_t, n + 1), .item = MEM_NEW(int64_t, l->n)};
+    for (int64_t b = 0; b < n; b++) {
+        at[size[b].batch] = out->start[b];
+        out->start[b + 1] = out->start[b] + size[b].items;
+    }
+    for (int64_t i = 0; i < l->n; i++) out->item[at[l->batch[i]]++] = l->item[i];
+    mem_free(size);
+    mem_free(at);
+}
+
+static void gather_lane(const int64_t *lengths, int64_t n, const int *owner, int part, int64_t micro_tokens, Lane *l) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) count += owner[i] == part;
+    *l = (Lane){.item = MEM_NEW(int64_t, count), .tokens = MEM_NEW(int64_t, count), .batch = MEM_NEW(int, count)};
     for (int64_t i = 0; i < n; i++) {
         if (owner[i] != part) continue;
-        if (at > out->start[out->n] && tokens + lengths[i] > micro_tokens) {
-            out->start[++out->n] = at;
-            tokens = 0;
-        }
-        out->item[at++] = i;
-        tokens += lengths[i];
+        l->tokens[l->n] = ds_min(lengths[i], micro_tokens);
+        l->item[l->n++] = i;
     }
-    if (at > out->start[out->n]) out->start[++out->n] = at;
+    l->fewest = fewest(l, micro_tokens);
 }
 
 void pack_deal(const int64_t *lengths, int64_t n, int parts, int64_t micro_tokens, Deal *out) {
     int *owner = MEM_NEW(int, n);
+    Lane *lane = MEM_NEW(Lane, parts);
+    int64_t most = 0;
     *out = (Deal){.parts = parts, .part = MEM_NEW(PackBatches, parts)};
-    assign(lengths, n, parts, owner);
-    for (int p = 0; p < parts; p++) cut(lengths, n, owner, p, micro_tokens, &out->part[p]);
+    partition_even(lengths, n, parts, owner);
+    for (int p = 0; p < parts; p++) {
+        gather_lane(lengths, n, owner, p, micro_tokens, &lane[p]);
+        most = ds_max(most, lane[p].fewest);
+    }
+    for (int p = 0; p < parts; p++) {
+        lay_out(&lane[p], cut(&lane[p], micro_tokens, most), &out->part[p]);
+        mem_free(lane[p].item);
+        mem_free(lane[p].tokens);
+        mem_free(lane[p].batch);
+    }
+    mem_free(lane);
     mem_free(owner);
 }
 

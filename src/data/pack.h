@@ -21,8 +21,8 @@ void batch_free(Batch *b);
 // One sequence of one token that does not count: for a rank that has nothing to do where others compute together.
 void batch_empty(Batch *b);
 
-// The micro-batches of one part (lane): batch m is the items item[start[m]] .. item[start[m + 1] - 1], in ascending
-// order.
+// The micro-batches of one part (lane), the one with the most tokens first: batch m is the items item[start[m]] ..
+// item[start[m + 1] - 1], in ascending order.
 typedef struct {
     int64_t n;      // micro-batches, may be 0
     int64_t *start; // [n + 1]
@@ -34,9 +34,10 @@ typedef struct {
     PackBatches *part; // [parts]
 } Deal;
 
-// Deals the n items of one global step (an item: a sequence, or a pair that stays together) of lengths[n] tokens to
-// `parts` lanes and cuts each lane's into micro-batches of at most micro_tokens (a longer item goes alone). Balanced by
-// tokens; a pure function of its arguments. Owner: caller, pack_deal_free.
+// Deals the n items of one global step (an item: a sequence, or a pair that stays together) of lengths[n] >= 1 tokens
+// to `parts` lanes, and each lane's to micro-batches of at most micro_tokens (a longer item goes alone). Lanes have
+// about the same tokens, as have the micro-batches that lanes take in the same turn; no lane has more of them than
+// filling them in order would give. A pure function of its arguments. Owner: caller, pack_deal_free.
 void pack_deal(const int64_t *lengths, int64_t n, int parts, int64_t micro_tokens, Deal *out);
 void pack_deal_free(Deal *d); // accepts a zero one
 

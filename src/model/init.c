@@ -4,14 +4,20 @@
 #include "base/rng.h"
 #include "model/lora.h"
 
-enum { PIECE = 1 << 16 };
+enum { PIECE = 1 << 20 }; // enough for all threads to write a part of: memory is then near to each of them
 
-static float first_value(const Weight *w, uint64_t seed, uint64_t id, uint64_t whole) {
+// `n` elements from `whole` on of the whole weight.
+static void first_values(const Weight *w, uint64_t seed, uint64_t id, uint64_t whole, int64_t n, float *out) {
     switch (w->init) {
-    case W_INIT_ZERO: return 0;
-    case W_INIT_ONE: return 1;
-    case W_INIT_UNIFORM: return (float)(w->std * (2 * rng_uniform(seed, RNG_INIT, id, whole) - 1));
-    default: return (float)(w->std * rng_normal(seed, RNG_INIT, id, whole));
+    case W_INIT_ZERO:
+    case W_INIT_ONE:
+        for (int64_t i = 0; i < n; i++) out[i] = w->init == W_INIT_ONE;
+        return;
+    case W_INIT_UNIFORM:
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)(w->std * (2 * rng_uniform(seed, RNG_INIT, id, whole + (uint64_t)i) - 1));
+        return;
+    default: rng_normals(seed, RNG_INIT, id, whole, n, w->std, out);
     }
 }
 
@@ -21,8 +27,9 @@ static void fill(const Weight *w, uint64_t seed, int64_t first, int64_t n, float
     WeightPiece piece[WEIGHT_PIECES];
     const int pieces = weights_pieces(w, first, n, piece);
     for (int p = 0; p < pieces; p++)
-        for (int64_t i = 0; i < piece[p].count; i++)
-            out[piece[p].at - first + i] = first_value(w, seed, id, (uint64_t)weights_whole(w, &piece[p], i));
+        for (int64_t i = 0; i < piece[p].count; i += piece[p].run)
+            first_values(w, seed, id, (uint64_t)weights_whole(w, &piece[p], i),
+                         ds_min(piece[p].run, piece[p].count - i), out + piece[p].at - first + i);
 }
 
 static void init_weight(Model *m, const Weight *w, uint64_t seed, float *buffer) {

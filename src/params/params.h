@@ -32,6 +32,7 @@
 typedef enum { LIST_STAGES(PARAMS_CONSTANT) STAGE_KINDS } StageKind; // job.stages has bit 1 << kind
 typedef enum { LIST_ISA(PARAMS_CONSTANT) } Isa;
 typedef enum { LIST_DEVICE(PARAMS_CONSTANT) } Device;
+typedef enum { LIST_BIND(PARAMS_CONSTANT) } BindForm;
 typedef enum { LIST_REDUCE(PARAMS_CONSTANT) } ReduceForm;
 typedef enum { LIST_INIT(PARAMS_CONSTANT) } ModelInit;
 typedef enum { LIST_RECOMPUTE(PARAMS_CONSTANT) } Recompute;
