@@ -25,15 +25,16 @@ until_step() {
     rm -f "$out/STOP"
     return $code
 }
-losses() { ncdump -p 9,9 -v "${2:-loss}" "$1/history.nc" | sed '1,/^data:/d' | tr -d ' ;}\n' | sed 's/.*=//' | tr ',' '\n'; }
+losses() { ncdump -p 9,9 -v loss "$1/history.nc" | sed '1,/^data:/d' | tr -d ' ;}\n' | sed 's/.*=//' | tr ',' '\n'; }
 
-# The losses of two runs agree to $3 (relative); NaN (a stage without this figure) equals NaN.
+# The losses of two runs in sft and rm agree to $3 (relative); NaN (an evaluation) equals NaN. Not those of ppo: where a draw falls next to a
+# token's bound, a weight that is rounded otherwise changes the answer.
 near() {
-    paste <(losses "$1" "$4") <(losses "$2" "$4") | awk -v gate="$3" '
+    paste <(losses "$1") <(losses "$2") | head -n 20 | awk -v gate="$3" '
         NF != 2 { bad = 1; next }
         $1 ~ /[a-zA-Z_]/ || $2 ~ /[a-zA-Z_]/ { if ($1 != $2) bad = 1; next }
         { d = $1 - $2; if (d < 0) d = -d; s = $1 < 0 ? -$1 : $1; if (d > gate * (s + 1e-3)) bad = 1; n++ }
-        END { exit bad || n < 9 }'
+        END { exit bad || n != 18 }'
 }
 
 whole=$here/whole
@@ -48,7 +49,7 @@ for move in sft:000003:2:1 sft:000003:1:4 rm:000003:4:2 ppo:000003:2:4; do
     [ $code = 10 ] || { fail "$name" "exit code $code, expected 10: $(tail -n 1 "$out.log")"; continue; }
     run "$out" "$to" $rounds || { fail "$name" "$(tail -n 1 "$out.log")"; continue; }
     if [ "$stage" = ppo ]; then [ -e "$out/models/actor.h5" ] && ok "$name" || fail "$name" "no actor"
-    elif near "$whole" "$out" 1e-3 loss; then ok "$name"
+    elif near "$whole" "$out" 1e-3; then ok "$name"
     else fail "$name" "losses differ from the uninterrupted run's by more than 1e-3"; fi
 done
 
