@@ -1,14 +1,14 @@
 // linear_vec.c: a share of linear_fwd by the register tile (tile.h): each element is one chain of fused multiply-adds.
 //
 //   few rows:  the rows are turned into panels [in][TILE_COLS rows], lanes run over them, and the weights are read
-//              once, where they stand; bound by memory.
+//              once, where they stand; bound by memory. One or two rows: see run_fewest.
 //   many rows: the weights are turned into panels [in][TILE_COLS outputs] of fp32 or pairs of bf16, lanes run over the
 //              outputs: a group of panels as large as the second cache bears, then all rows pass over it, TILE_ROWS at
 //              a time.
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/linear.h"
 
-enum { CUT = 64, FEW_TILES = 8, LINE_BYTES = 64 };
+enum { CUT = 64, FEWEST_ROWS = 2, FEW_TILES = 8, LINE_BYTES = 64 };
 
 static int panel_cols(const Linear *a, int64_t panel) { return a->out - panel * TILE_COLS > LANES ? TILE_COLS : LANES; }
 
@@ -66,6 +66,26 @@ static void run_turned(const Linear *a, const float *x, int64_t row, int64_t row
     linear_store_turned(a, acc, row, rows, o, n);
 }
 
+// One or two rows: lanes that run over rows would be idle. A panel's next CUT inputs are turned into the first cache,
+// then multiplied with the rows where they stand.
+static void run_fewest(const Linear *a, Part p) {
+    _Alignas(64) float w[CUT * TILE_COLS];
+    for (int64_t panel = p.panel0; panel < p.panel1; panel++) {
+        _Alignas(64) float acc[FEWEST_ROWS * TILE_COLS] = {0};
+        const int64_t o = panel * TILE_COLS, n = ds_min(TILE_COLS, a->out - o), ahead = ds_min(n, a->out - o - n);
+        for (int64_t i = 0; i < a->in; i += CUT) {
+            const int64_t k = ds_min(CUT, a->in - i);
+            fetch(a, o + n, ahead, i, k);
+            for (int64_t c = 0; c < n; c += LANES)
+                tile_pack(DS_F32, w + c, TILE_COLS, elem_at(DS_F32, a->w, (o + c) * a->in + i), a->in,
+                          ds_min(LANES, n - c), k, 0);
+            tile_rows((int)a->m, panel_cols(a, panel), acc, TILE_COLS, elem_at(DS_F32, a->x, i), a->in, w, TILE_COLS, k,
+                      a->math);
+        }
+        linear_store(a, acc, 0, a->m, panel);
+    }
+}
+
 static void run_few(const Linear *a, Part p) {
     int64_t row0, row1, unused;
     cpu_share(a->m, linear_tiles(a), p.tile0, &row0, &unused);
@@ -102,6 +122,7 @@ static void run_many(const Linear *a, Part p) {
 }
 
 void linear_vec_run(const Linear *a, Part p) {
-    if (p.tile1 - p.tile0 <= FEW_TILES) run_few(a, p);
+    if (a->m <= FEWEST_ROWS && a->unit == DS_F32) run_fewest(a, p);
+    else if (p.tile1 - p.tile0 <= FEW_TILES) run_few(a, p);
     else run_many(a, p);
 }
