@@ -27,13 +27,14 @@ static int64_t share_of(const ArchPart *p, int64_t n) { return p->sequence ? ds_
 static void lay_layer(LayerActs *l, const Arch *r, DType dt, Cursor *c, int64_t n, int64_t own, bool keep) {
     const size_t e = dtype_bytes(dt), f = sizeof(float);
     const int64_t hd = r->heads * r->head_dim, kvd = r->kv_heads * r->head_dim;
-    l->n1 = take(c, own * r->width, e);
+    if (!r->pre_norm) {
+        l->sum1 = take(c, own * r->width, e);
+        l->sum2 = take(c, own * r->width, e);
+    }
     l->qkv = take(c, n * (hd + 2 * kvd), e);
     l->o = take(c, n * hd, e);
     l->mid = take(c, own * r->width, e);
-    l->n2 = take(c, own * r->width, e);
     l->up = take(c, n * r->ffn * (r->glu ? 2 : 1), e);
-    l->act = take(c, n * r->ffn, e);
     if (!keep) return;
     l->stats1 = take(c, own * 2, f);
     l->stats2 = take(c, own * 2, f);
@@ -106,6 +107,8 @@ static size_t lay_out(Acts *a, Dev *base, int64_t n, int64_t rows) {
         a->embed_stats = take(&c, own * 2, sizeof(float));
     }
     a->t1 = take(&c, own * r->width, e);
+    if (r->pre_norm) a->normed = take(&c, own * r->width, e);
+    a->act = take(&c, n * r->ffn, e);
     if (a->part->sequence) a->whole = take(&c, own * a->part->size * ds_max(r->width, r->embed_width), e);
     lay_layers(a, &c, n);
     if (a->keep) lay_backward(a, &c, n);

@@ -214,18 +214,18 @@ static void layer_fwd(const Model *m, Acts *a, int64_t i, const ModelCache *cach
     Dev *x = a->x[i], *next = a->x[i + 1];
     if (!r->pre_norm) {
         attention_fwd(m, a, i, a->t1, x, cache);
-        sum_into(m, a, l->n1, x, a->t1);
-        norm_fwd(m, a, block, W_NORM1_W, l->mid, l->stats1, l->n1);
+        sum_into(m, a, l->sum1, x, a->t1);
+        norm_fwd(m, a, block, W_NORM1_W, l->mid, l->stats1, l->sum1);
         mlp_fwd(m, a, i, a->t1, l->mid);
-        sum_into(m, a, l->n2, l->mid, a->t1);
-        norm_fwd(m, a, block, W_NORM2_W, next, l->stats2, l->n2);
+        sum_into(m, a, l->sum2, l->mid, a->t1);
+        norm_fwd(m, a, block, W_NORM2_W, next, l->stats2, l->sum2);
         return;
     }
-    norm_fwd(m, a, block, W_NORM1_W, l->n1, l->stats1, x);
-    attention_fwd(m, a, i, a->t1, l->n1, cache);
+    norm_fwd(m, a, block, W_NORM1_W, a->normed, l->stats1, x);
+    attention_fwd(m, a, i, a->t1, a->normed, cache);
     sum_into(m, a, l->mid, x, a->t1);
-    norm_fwd(m, a, block, W_NORM2_W, l->n2, l->stats2, r->parallel_residual ? x : l->mid);
-    mlp_fwd(m, a, i, a->t1, l->n2);
+    norm_fwd(m, a, block, W_NORM2_W, a->normed, l->stats2, r->parallel_residual ? x : l->mid);
+    mlp_fwd(m, a, i, a->t1, a->normed);
     sum_into(m, a, next, l->mid, a->t1);
 }
 
@@ -236,18 +236,20 @@ static void layer_bwd(Model *m, Acts *a, int64_t i) {
     const int64_t n = a->own * r->width;
     Dev *x = a->x[i], *dx = a->dx;
     if (!r->pre_norm) {
-        norm_bwd(m, a, block, W_NORM2_W, dx, false, dx, l->n2, l->stats2);
+        norm_bwd(m, a, block, W_NORM2_W, dx, false, dx, l->sum2, l->stats2);
         mlp_bwd(m, a, i, a->t1, dx, l->mid);
         m->k->add(m->dt, dx, a->t1, n);
-        norm_bwd(m, a, block, W_NORM1_W, dx, false, dx, l->n1, l->stats1);
+        norm_bwd(m, a, block, W_NORM1_W, dx, false, dx, l->sum1, l->stats1);
         attention_bwd(m, a, i, a->t1, dx, x);
         m->k->add(m->dt, dx, a->t1, n);
         return;
     }
     const Dev *mid = r->parallel_residual ? x : l->mid;
-    mlp_bwd(m, a, i, a->t1, dx, l->n2);
+    norm_fwd(m, a, block, W_NORM2_W, a->normed, l->stats2, mid);
+    mlp_bwd(m, a, i, a->t1, dx, a->normed);
     if (!r->parallel_residual) norm_bwd(m, a, block, W_NORM2_W, dx, true, a->t1, mid, l->stats2);
-    attention_bwd(m, a, i, a->t2, dx, l->n1);
+    norm_fwd(m, a, block, W_NORM1_W, a->normed, l->stats1, x);
+    attention_bwd(m, a, i, a->t2, dx, a->normed);
     if (r->parallel_residual) norm_bwd(m, a, block, W_NORM2_W, dx, true, a->t1, mid, l->stats2);
     norm_bwd(m, a, block, W_NORM1_W, dx, true, a->t2, x, l->stats1);
 }

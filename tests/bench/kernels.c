@@ -21,7 +21,7 @@ enum {
     QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM,
     VOCAB = 49152,
     TOKENS = 4096,            // of a micro-batch
-    CHUNK = 170,              // rows of logits at a time
+    CHUNK = 512,              // rows of logits at a time
     ELEMENTS = VOCAB * WIDTH, // of the largest weight
     SUM_CHUNK = 1 << 16,      // of the norm's partial sums
     COPIES_BYTES = 256 << 20
