@@ -383,12 +383,12 @@ static void run_sample(const char *shape, void (*call)(Case *, int64_t)) {
 static void run_head(void) {
     const int64_t n = (int64_t)CHUNK * VOCAB;
     if (wanted("logprob_fwd")) {
-        Case c = plain("logprob_fwd", "170 x 49152", logprob_fwd, MACHINE_READ, 4.0 * (double)n);
+        Case c = plain("logprob_fwd", "512 x 49152", logprob_fwd, MACHINE_READ, 4.0 * (double)n);
         c.a = many(DS_F32, n), c.c = numbers(CHUNK, 7919, VOCAB), c.d = one(DS_F32, CHUNK), c.e = one(DS_F32, CHUNK);
         finish(&c);
     }
     if (wanted("logprob_bwd")) {
-        Case c = plain("logprob_bwd", "170 x 49152", logprob_bwd, MACHINE_COPY, 4.0 * (double)n + moved((double)n));
+        Case c = plain("logprob_bwd", "512 x 49152", logprob_bwd, MACHINE_COPY, 4.0 * (double)n + moved((double)n));
         c.a = many(DS_F32, n), c.b = many(dt, n), c.c = numbers(CHUNK, 7919, VOCAB);
         c.d = constants(CHUNK, 10.9f), c.e = one(DS_F32, CHUNK); // about the log-sum of such logits
         finish(&c);
