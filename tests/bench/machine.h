@@ -11,14 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #include "base/clock.h"
-#include "base/err.h"
+#include "kernels/kernels.h"
 
 // One thread's loop of n turns; `flops` a turn.
 typedef struct {
@@ -102,13 +97,12 @@ static void machine_tiles(int64_t n) {
                      : "memory", "cc");
 }
 
-// The CPU multiplies bf16 tiles, and the kernel lets this process have the registers for them (Linux: the 18th
-// component of the extended state, asked for with ARCH_REQ_XCOMP_PERM).
+// The kernels' own answer, which also asks the system for the tiles' registers.
 static bool machine_has_tiles(void) {
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILES = 1 << 24 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILES)) return false;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    int isa;
+    const bool has = kernels_isa("amx", &isa) == DS_OK;
+    err_clear();
+    return has;
 }
 #endif
 

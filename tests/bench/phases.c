@@ -81,31 +81,13 @@ static int32_t random_id(const Bench *x, int64_t i) {
 
 // ---- models ----
 
-// Normal weights out of one block of numbers: drawing 135 million takes longer than the phases. The block's size is a
-// prime, so that no two rows of a matrix are the same.
-static void fill_weights(Model *m) {
-    enum { BLOCK = 65521 };
-    float *normal = MEM_NEW(float, BLOCK), *values = MEM_NEW(float, BLOCK);
-    for (int64_t i = 0; i < BLOCK; i++) normal[i] = (float)rng_normal(1, RNG_INIT, 0, (uint64_t)i);
-    for (int n = 0; n < m->weights.n; n++) {
-        const Weight *w = &m->weights.w[n];
-        const bool constant = w->init == W_INIT_ZERO || w->init == W_INIT_ONE;
-        for (int64_t i = 0; i < BLOCK; i++)
-            values[i] = constant ? (float)(w->init == W_INIT_ONE) : (float)w->std * normal[i];
-        for (int64_t first = 0; first < w->count; first += BLOCK)
-            model_weight_set(m, w, first, ds_min(BLOCK, w->count - first), values);
-    }
-    mem_free(normal);
-    mem_free(values);
-}
-
 static void open_model(Bench *x, Role *role, ArchHead head, bool trained) {
     Arch a = x->arch;
     OptimCfg cfg = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .sched = {.form = SCHED_CONSTANT, .lr = 1e-6}};
     a.head = head;
     model_create(&role->model, x->k, &a, x->wish.dt, &x->run.layout,
                  (ZeroKeep){.stage = 1, .training = trained ? ZERO_TRAINED : ZERO_FROZEN}, NULL);
-    fill_weights(&role->model);
+    model_init_random(&role->model, 1, -1);
     if (!trained) return;
     zero_master_reset(&role->model.zero);
     optim_create(&role->optim, &role->model.zero, &cfg, -1);
