@@ -187,9 +187,15 @@ typedef struct Kernels {
                    int64_t top_k, float top_p);
 
     // ---- optimizer ----
-    // AdamW with decoupled decay on fp32 [n]: g = grad * grad_scale; m, v, w =; and w_dt (dt, may be the same buffer as
-    // w when dt is fp32: pass NULL) = rounded w.
-    void (*adamw)(DType dt, Dev *w_dt, Dev *w, Dev *m, Dev *v, const Dev *grad, int64_t n, AdamwArgs a);
+    // A master weight is fp32 and lies in two halves: its bf16 w, to which it rounds (to nearest even), and 16 bits
+    // `rest`, so that together they are as large as it. Its bits are those of w, as fp32, plus rest, as a whole number
+    // of -32768 .. 32767. One that is in the middle above an even w would be 32768 above it: split takes the fp32 just
+    // below instead.
+    void (*master_split)(Dev *w, Dev *rest, const Dev *x, int64_t n);      // w bf16, rest [n] = x fp32
+    void (*master_join)(Dev *x, const Dev *w, const Dev *rest, int64_t n); // x fp32 [n] = w and rest
+    // AdamW with decoupled decay [n]: g = grad * grad_scale; m, v, w = (all fp32). w: fp32, then rest is NULL; or bf16
+    // (dt) with rest.
+    void (*adamw)(DType dt, Dev *w, Dev *rest, Dev *m, Dev *v, const Dev *grad, int64_t n, AdamwArgs a);
     // host out[c] = sum of squares, in double, of x[c * chunk .. (c + 1) * chunk) (fp32, the last chunk shorter). Not
     // finite: NaN or inf.
     void (*sumsq)(double *out_host, const Dev *x, int64_t n, int64_t chunk);

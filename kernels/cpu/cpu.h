@@ -116,7 +116,9 @@ void logprob_bwd_cpu(DType dt, Dev *dlogits, const Dev *logits, const Dev *lse, 
 void sample_cpu(Dev *id, const Dev *logits, const Dev *u, int64_t n, int64_t vocab, int64_t valid, float temperature,
                 int64_t top_k, float top_p);
 
-void adamw_cpu(DType dt, Dev *w_dt, Dev *w, Dev *m, Dev *v, const Dev *grad, int64_t n, AdamwArgs a);
+void master_split_cpu(Dev *w, Dev *rest, const Dev *x, int64_t n);
+void master_join_cpu(Dev *x, const Dev *w, const Dev *rest, int64_t n);
+void adamw_cpu(DType dt, Dev *w, Dev *rest, Dev *m, Dev *v, const Dev *grad, int64_t n, AdamwArgs a);
 void sumsq_cpu(double *out_host, const Dev *x, int64_t n, int64_t chunk);
 void ema_cpu(Dev *ema, const Dev *w, int64_t n, float beta);
 void axpy_cpu(Dev *y, float a, const Dev *x, int64_t n);

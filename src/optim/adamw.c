@@ -6,10 +6,11 @@
 // n elements from block element `at` on.
 static void update_part(Optim *o, int block, int64_t at, int64_t n, AdamwArgs args) {
     ZeroState *z = o->z;
-    Dev *rounded = z->master.data ? zero_own_weight(z, block, at) : NULL;
-    z->k->adamw(z->w.dtype, rounded, optim_lease(o, 0, block, at, n), optim_lease(o, 1, block, at, n),
+    Dev *rest = z->rest.data ? zero_lease(z, &z->rest, block, at, n) : NULL;
+    z->k->adamw(z->w.dtype, zero_own_weight(z, block, at), rest, optim_lease(o, 1, block, at, n),
                 optim_lease(o, 2, block, at, n), zero_grad_sum(z, block, at), n, args);
-    for (int kind = 0; kind < 3; kind++) optim_return(o, kind, block, at, n);
+    if (rest) zero_return(z, &z->rest, block, at, n);
+    for (int kind = 1; kind < 3; kind++) optim_return(o, kind, block, at, n);
 }
 
 static void update_weight(Optim *o, const Weight *w, AdamwArgs args) {

@@ -66,7 +66,7 @@ static void exchange(Optim *o, int block, int64_t first, int64_t n) {
 
 void optim_swap_ema(Optim *o) {
     each_part(o, exchange);
-    zero_master_spread(o->z);
+    zero_weights_changed(o->z);
 }
 
 void optim_begin(Optim *o) { zero_step_begin(o->z); }

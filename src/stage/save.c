@@ -235,7 +235,7 @@ Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv
     for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
     if (!err) err = ckpt_read_state(path, kv);
     DS_TRY(agree_err(run->world, err));
-    for (int i = 0; i < n; i++) zero_master_spread(&models[i].model->zero);
+    for (int i = 0; i < n; i++) zero_weights_changed(&models[i].model->zero);
 done:
     return err;
 }

@@ -8,7 +8,7 @@ void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, 
 
 void store_create_host(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool leased) {
     *s = (Store){.map = map, .k = k, .dtype = dtype, .owned_only = true};
-    if (leased) s->data = k->mem_create((size_t)ds_min(shard_owned(map), STORE_LEASE) * sizeof(float), MEM_COMM);
+    if (leased) s->data = k->mem_create((size_t)ds_min(shard_owned(map), STORE_LEASE) * dtype_bytes(dtype), MEM_COMM);
     s->host = k->host_create(store_bytes(s));
 }
 
@@ -19,12 +19,12 @@ void *store_host(const Store *s, int block, int64_t offset) {
 Dev *store_lease(const Store *s, int block, int64_t offset, int64_t n) {
     if (!s->host) return store_at(s, block, offset);
     if (n > STORE_LEASE) err_fatal("a lease of %lld elements", (long long)n);
-    s->k->copy_in(s->data, store_host(s, block, offset), (size_t)n * sizeof(float));
+    s->k->copy_in(s->data, store_host(s, block, offset), (size_t)n * dtype_bytes(s->dtype));
     return s->data;
 }
 
 void store_return(const Store *s, int block, int64_t offset, int64_t n) {
-    if (s->host) s->k->copy_out(store_host(s, block, offset), s->data, (size_t)n * sizeof(float));
+    if (s->host) s->k->copy_out(store_host(s, block, offset), s->data, (size_t)n * dtype_bytes(s->dtype));
 }
 
 void store_destroy(Store *s) {

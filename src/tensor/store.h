@@ -19,7 +19,7 @@ typedef struct {
 void store_create(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool owned_only, MemTag tag);
 void store_destroy(Store *s);
 
-// Owned parts in host memory, zeroed; leased: fp32, and they come to the device by store_lease.
+// Owned parts in host memory, zeroed; leased: they come to the device by store_lease.
 void store_create_host(Store *s, const Kernels *k, const ShardMap *map, DType dtype, bool leased);
 // Their address.
 void *store_host(const Store *s, int block, int64_t offset);

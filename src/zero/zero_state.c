@@ -31,9 +31,16 @@ static void create_room(ZeroState *z) {
     z->room = z->k->mem_create(coll_quant_room(z->layout->zero, z->quant.gradient_bits, part), MEM_COMM);
 }
 
-void zero_create_own(const ZeroState *z, Store *s) {
-    if (z->offload) store_create_host(s, z->k, &z->map, DS_F32, true);
-    else store_create(s, z->k, &z->map, DS_F32, true, MEM_OPTIMIZER);
+static void create_own(const ZeroState *z, Store *s, DType dt) {
+    if (z->offload) store_create_host(s, z->k, &z->map, dt, true);
+    else store_create(s, z->k, &z->map, dt, true, MEM_OPTIMIZER);
+}
+
+void zero_create_own(const ZeroState *z, Store *s) { create_own(z, s, DS_F32); }
+
+static void create_rest(ZeroState *z) {
+    create_own(z, &z->rest, DS_BF16); // as wide
+    z->joined = z->k->mem_create((size_t)ds_min(shard_owned(&z->map), STORE_LEASE) * sizeof(float), MEM_COMM);
 }
 
 void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights, const Layout *layout, const Group *kv,
@@ -59,7 +66,7 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
     if (trained) {
         create_gradients(z);
         if (keep.quant.gradient_bits) create_room(z);
-        if (dt != DS_F32) zero_create_own(z, &z->master);
+        if (dt != DS_F32) create_rest(z);
         zero_create_own(z, &z->m);
         zero_create_own(z, &z->v);
     }
@@ -69,11 +76,12 @@ void zero_state_create(ZeroState *z, const Kernels *k, const WeightList *weights
 void zero_state_destroy(ZeroState *z) {
     zero_work_destroy(&z->work);
     if (z->room) z->k->mem_destroy(z->room);
+    if (z->joined) z->k->mem_destroy(z->joined);
     store_destroy(&z->w);
     store_destroy(&z->g);
     store_destroy(&z->sum);
     for (int i = 0; i < ZERO_LEVELS; i++) store_destroy(&z->level[i]);
-    store_destroy(&z->master);
+    store_destroy(&z->rest);
     store_destroy(&z->m);
     store_destroy(&z->v);
     shard_destroy(&z->map);
@@ -112,11 +120,17 @@ void zero_return(const ZeroState *z, const Store *s, int block, int64_t offset, 
 }
 
 Dev *zero_master_lease(const ZeroState *z, int block, int64_t offset, int64_t n) {
-    return z->master.data ? zero_lease(z, &z->master, block, offset, n) : zero_own_weight(z, block, offset);
+    Dev *w = zero_own_weight(z, block, offset);
+    if (!z->rest.data) return w;
+    if (n > STORE_LEASE) err_fatal("a lease of %lld master weights", (long long)n);
+    z->k->master_join(z->joined, w, zero_lease(z, &z->rest, block, offset, n), n);
+    return z->joined;
 }
 
 void zero_master_return(const ZeroState *z, int block, int64_t offset, int64_t n) {
-    if (z->master.data) zero_return(z, &z->master, block, offset, n);
+    if (!z->rest.data) return;
+    z->k->master_split(zero_own_weight(z, block, offset), zero_lease(z, &z->rest, block, offset, n), z->joined, n);
+    zero_return(z, &z->rest, block, offset, n);
 }
 
 Dev *zero_grad_sum(const ZeroState *z, int block, int64_t offset) {
@@ -138,28 +152,7 @@ void zero_set(ZeroState *z, int block, int64_t offset, int64_t n, const void *va
     else z->k->copy_in(zero_own_weight(z, block, offset), values, bytes);
 }
 
-static void each_own_part(ZeroState *z, void (*what)(ZeroState *z, int block, int64_t first, int64_t n)) {
-    for (int b = 0; b < z->map.blocks; b++) {
-        int64_t first, n;
-        shard_range(&z->map, b, z->shard, &first, &n);
-        for (int64_t at = 0; at < n; at += STORE_LEASE) what(z, b, first + at, ds_min(STORE_LEASE, n - at));
-    }
-}
-
-static void to_master(ZeroState *z, int b, int64_t first, int64_t n) {
-    z->k->cast(DS_F32, zero_master_lease(z, b, first, n), z->w.dtype, zero_own_weight(z, b, first), n);
-    zero_master_return(z, b, first, n);
-}
-
-static void from_master(ZeroState *z, int b, int64_t first, int64_t n) {
-    z->k->cast(z->w.dtype, zero_own_weight(z, b, first), DS_F32, zero_master_lease(z, b, first, n), n);
-}
-
 void zero_master_reset(ZeroState *z) {
-    if (z->master.data) each_own_part(z, to_master);
-}
-
-void zero_master_spread(ZeroState *z) {
-    if (z->master.data) each_own_part(z, from_master);
-    zero_weights_changed(z);
+    if (z->rest.host) memset(z->rest.host, 0, store_bytes(&z->rest));
+    else if (z->rest.data) store_zero(&z->rest);
 }

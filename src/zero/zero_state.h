@@ -1,6 +1,8 @@
 // zero_state.h: who keeps and updates what. The training state of one model: weights in compute dtype, fp32 gradients,
 // fp32 master weights and Adam moments, by block: block 0 the embedding, 1 .. layers, layers + 1 the head.
 //
+// Of the master weights of bf16 weights only what these leave off is kept, `rest` (kernels.h, master_split).
+//
 //     stage 0  everything on every rank
 //     stage 1  master weights and moments partitioned over the zero group (layout.h)
 //     stage 2  also gradients: a layer's is summed and cut to parts as its backward pass ends
@@ -57,11 +59,12 @@ typedef struct {
     Store g;   // gradients of a micro-batch, fp32, whole blocks; stages 2, 3: only on one rank with one lane
     Store sum; // gradients of the step, fp32 owned parts of grad_map; no data where g holds them
     Store level[ZERO_LEVELS]; // sums of 1, 2, 4 ... lanes that wait for their neighbours; with several lanes a rank
-    Store master;          // fp32 owned parts; no data when the compute dtype is fp32: then the weights are the master
-    Store m, v;            // Adam's moments, fp32, owned parts; with offload they and the master are in host memory
-    int64_t version;       // how often weights have changed: zero_set, zero_weights_changed
-    int64_t turn;          // micro-batches of this step so far
-    struct ZeroWork *work; // blocks that are whole for a while
+    Store rest;               // of master weights, 16 bits, owned parts; no data when the compute dtype is fp32
+    Store m, v;               // Adam's moments, fp32, owned parts; with offload they and `rest` are in host memory
+    Dev *joined;              // room for a lease of master weights; NULL without rest
+    int64_t version;          // how often weights have changed: zero_set, zero_weights_changed
+    int64_t turn;             // micro-batches of this step so far
+    struct ZeroWork *work;    // blocks that are whole for a while
     ZeroQuant quant;
     Dev *room; // gradients that travel quantized; NULL: they do not
 } ZeroState;
@@ -77,11 +80,11 @@ Dev *zero_weight(const ZeroState *z, int block, WeightRole role);
 Dev *zero_grad(const ZeroState *z, int block, WeightRole role);
 
 // Of block element `offset`, which this rank must own: the weight in compute dtype, the fp32 value that the optimizer
-// updates, the summed gradient. Not collective.
+// updates (as store_lease; its return rounds it to the weight too), the summed gradient. Not collective.
 Dev *zero_own_weight(const ZeroState *z, int block, int64_t offset);
-Dev *zero_master_lease(const ZeroState *z, int block, int64_t offset, int64_t n); // as store_lease
+Dev *zero_master_lease(const ZeroState *z, int block, int64_t offset, int64_t n);
 void zero_master_return(const ZeroState *z, int block, int64_t offset, int64_t n);
-// Of a store of this state with map's owned parts (m, v, an average).
+// Of a store of this state with map's owned parts (rest, m, v, an average).
 Dev *zero_lease(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n);
 void zero_return(const ZeroState *z, const Store *s, int block, int64_t offset, int64_t n);
 
@@ -115,10 +118,8 @@ void zero_release(const ZeroState *z); // Not collective
 // The owned parts of weights have changed. Collective on the zero group.
 void zero_weights_changed(ZeroState *z);
 
-// The compute weights were set from outside, or the master weights: the other follows. Not collective; collective on
-// the zero group.
+// The compute weights were set from outside: the master weights are what they are. Not collective.
 void zero_master_reset(ZeroState *z);
-void zero_master_spread(ZeroState *z);
 
 // ---- gradients ----
 

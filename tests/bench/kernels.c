@@ -421,9 +421,10 @@ static void cast_up(Case *c, int64_t i) {
 
 static void run_flat(void) {
     if (wanted("adamw")) {
-        Case c = plain("adamw", "28.3 M", adamw, MACHINE_UPDATE, (7 * 4.0 + (dt == DS_F32 ? 0 : 2)) * ELEMENTS);
-        if (dt != DS_F32) c.a = zeros(dt, ELEMENTS);
-        c.b = one(DS_F32, ELEMENTS), c.c = zeros(DS_F32, ELEMENTS), c.d = zeros(DS_F32, ELEMENTS);
+        Case c = plain("adamw", "28.3 M", adamw, MACHINE_UPDATE, 7 * 4.0 * ELEMENTS);
+        c.a = one(dt, ELEMENTS);
+        if (dt != DS_F32) c.b = zeros(dt, ELEMENTS);
+        c.c = zeros(DS_F32, ELEMENTS), c.d = zeros(DS_F32, ELEMENTS);
         c.e = one(DS_F32, ELEMENTS);
         finish(&c);
     }
