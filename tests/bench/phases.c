@@ -3,10 +3,11 @@
 // it. Prints one JSON line a phase. mpirun -np N spreads it.
 //
 // usage: phases [shape=smollm2-135m] [batch=16] [prompt=128] [answer=128] [threads=2] [repeats=2] [dtype=fp32|bf16]
-//               [phases=sft,rm,gen,exp,ppo] [mixed=0|1]
+//               [phases=sft,rm,gen,exp,ppo] [mixed=0|1] [micro=2048]
 //
 // mixed=1: prompts of prompt/4 .. prompt tokens and answers of answer/8 .. answer (lengths.h), on one rank. The phase
-// chat answers one prompt. Where gen, exp and ppo are measured, their sum is the phase iteration.
+// chat answers one prompt. micro: tokens that are trained and scored at a time ([sft] micro_tokens). Where gen, exp and
+// ppo are measured, their sum is the phase iteration.
 //
 // flops is what the phase must compute: 2 a weight and token forward, with the LM head only for rows whose logits are
 // asked for, 4 a width, token and key in attention; three times that with a backward pass. bytes, of gen and chat: the
@@ -25,7 +26,7 @@
 #include "stage/ppo_update.h"
 #include "tests/bench/lengths.h"
 
-enum { MICRO_TOKENS = 4096, PREFILL_TOKENS = 2048, KV_BLOCK = 16 };
+enum { PREFILL_TOKENS = 2048, KV_BLOCK = 16 };
 
 typedef struct {
     const char *name;
@@ -42,7 +43,7 @@ static const Shape shapes[] = {
 
 typedef struct {
     const Shape *shape;
-    int64_t batch, prompt, answer, threads, repeats, mixed;
+    int64_t batch, prompt, answer, threads, repeats, mixed, micro;
     DType dt;
     const char *phases;
 } Wish;
@@ -57,7 +58,8 @@ typedef struct {
     Role actor, critic, reference, reward;
     Workspace shared; // activations and KV cache take turns, as in a job
     Acts actor_acts, critic_acts;
-    Batch b; // this rank's whole sequences, for sft and rm
+    Batch *micro; // this rank's whole sequences, for sft and rm
+    int64_t n_micro;
     int32_t *rows, *targets;
     Prompts prompts, first_prompt;
     Rollout r, chat;
@@ -120,19 +122,29 @@ static void set_lengths(Bench *x) {
     }
 }
 
-// This rank's share of the batch of whole sequences.
-static void fill_batch(Bench *x) {
-    const int64_t share = x->wish.batch / group_size(x->run.world), first = share * group_rank(x->run.world);
-    batch_reserve(&x->b, x->tokens, share);
-    for (int64_t s = 0; s < share; s++) {
-        const int64_t n = x->prompt_len[first + s] + x->answer_len[first + s];
-        for (int64_t t = 0; t < n; t++, x->b.n++) {
-            x->b.ids[x->b.n] = random_id(x, x->b.n);
-            x->b.pos[x->b.n] = (int32_t)t;
-        }
-        x->b.starts[++x->b.n_seq] = (int32_t)x->b.n;
+static void append_sequence(Bench *x, Batch *b, int64_t length, int64_t *drawn) {
+    for (int64_t t = 0; t < length; t++, b->n++) {
+        b->ids[b->n] = random_id(x, (*drawn)++);
+        b->pos[b->n] = (int32_t)t;
     }
-    x->rows = MEM_NEW(int32_t, x->b.n), x->targets = MEM_NEW(int32_t, x->b.n);
+    b->starts[++b->n_seq] = (int32_t)b->n;
+}
+
+// This rank's share of the batch of whole sequences in micro-batches; the two sequences of a pair stay together.
+static void fill_micro(Bench *x) {
+    const int64_t share = x->wish.batch / group_size(x->run.world), first = share * group_rank(x->run.world);
+    int64_t drawn = 0;
+    x->micro = MEM_NEW(Batch, share);
+    for (int64_t s = 0; s < share; s += 2) {
+        int64_t length[2] = {0}, pair = 0;
+        for (int i = 0; i < 2 && s + i < share; i++)
+            pair += length[i] = x->prompt_len[first + s + i] + x->answer_len[first + s + i];
+        if (x->n_micro == 0 || x->micro[x->n_micro - 1].n + pair > x->wish.micro)
+            batch_reserve(&x->micro[x->n_micro++], ds_max(x->wish.micro, pair), share);
+        for (int i = 0; i < 2; i++)
+            if (length[i]) append_sequence(x, &x->micro[x->n_micro - 1], length[i], &drawn);
+    }
+    x->rows = MEM_NEW(int32_t, x->tokens), x->targets = MEM_NEW(int32_t, x->tokens);
 }
 
 static void fill_prompts(Bench *x) {
@@ -187,34 +199,41 @@ static void nll(void *user, int64_t first, int64_t n, const float *logp, const f
     loss_lm(n, logp, NULL, 1e-3, dlogp);
 }
 
-static void run_sft(Bench *x) {
+static void sft_micro(Bench *x, const Batch *b) {
     int64_t n = 0;
-    for (int64_t s = 0; s < x->b.n_seq; s++)
-        for (int32_t t = x->b.starts[s]; t + 1 < x->b.starts[s + 1]; t++)
-            x->rows[n] = t, x->targets[n++] = x->b.ids[t + 1];
-    optim_begin(&x->actor.optim);
-    model_fwd(&x->actor.model, &x->actor_acts, &x->b, n, NULL);
+    for (int64_t s = 0; s < b->n_seq; s++)
+        for (int32_t t = b->starts[s]; t + 1 < b->starts[s + 1]; t++) x->rows[n] = t, x->targets[n++] = b->ids[t + 1];
+    model_fwd(&x->actor.model, &x->actor_acts, b, n, NULL);
     head_lm_train(&x->actor.model, &x->actor_acts, x->rows, x->targets, n, 1, nll, NULL);
     model_bwd(&x->actor.model, &x->actor_acts);
+}
+
+static void run_sft(Bench *x) {
+    optim_begin(&x->actor.optim);
+    for (int64_t i = 0; i < x->n_micro; i++) sft_micro(x, &x->micro[i]);
     optim_reduce(&x->actor.optim);
     optim_apply(&x->actor.optim);
 }
 
-static void run_rm(Bench *x) {
-    float *v = MEM_NEW(float, x->b.n), *dv = MEM_NEW(float, x->b.n);
+static void rm_micro(Bench *x, const Batch *b) {
+    float *v = MEM_NEW(float, b->n), *dv = MEM_NEW(float, b->n);
     PairStats stats = {0};
     PairLossCfg cfg = {.form = PAIR_TOKENS};
-    for (int64_t i = 0; i < x->b.n; i++) x->rows[i] = (int32_t)i;
-    optim_begin(&x->critic.optim);
-    model_fwd(&x->critic.model, &x->critic_acts, &x->b, x->b.n, NULL);
-    head_scalar_fwd(&x->critic.model, &x->critic_acts, x->rows, x->b.n, v);
-    loss_pair(&cfg, x->b.n_seq / 2, x->b.starts, x->b.ids, v, 1e-3, dv, &stats);
+    for (int64_t i = 0; i < b->n; i++) x->rows[i] = (int32_t)i;
+    model_fwd(&x->critic.model, &x->critic_acts, b, b->n, NULL);
+    head_scalar_fwd(&x->critic.model, &x->critic_acts, x->rows, b->n, v);
+    loss_pair(&cfg, b->n_seq / 2, b->starts, b->ids, v, 1e-3, dv, &stats);
     head_scalar_bwd(&x->critic.model, &x->critic_acts, dv);
     model_bwd(&x->critic.model, &x->critic_acts);
-    optim_reduce(&x->critic.optim);
-    optim_apply(&x->critic.optim);
     mem_free(v);
     mem_free(dv);
+}
+
+static void run_rm(Bench *x) {
+    optim_begin(&x->critic.optim);
+    for (int64_t i = 0; i < x->n_micro; i++) rm_micro(x, &x->micro[i]);
+    optim_reduce(&x->critic.optim);
+    optim_apply(&x->critic.optim);
 }
 
 static const GenCfg gen_cfg = {.sample = {.temperature = 1, .top_p = 1}, .seed = 1};
@@ -364,11 +383,11 @@ static void measure_ppo(Bench *x) {
                            .inv_temperature = 1,
                            .epochs = 1,
                            .minibatch = x->wish.batch,
-                           .micro_tokens = MICRO_TOKENS,
+                           .micro_tokens = x->wish.micro,
                            .seed = 1};
     open_model(x, &x->reference, ARCH_HEAD_LM, false);
     open_model(x, &x->reward, ARCH_HEAD_SCALAR, false);
-    rollout_create_scorer(&x->scorer, NULL, &x->reference.model, &x->critic.model, &x->reward.model, MICRO_TOKENS, 1,
+    rollout_create_scorer(&x->scorer, NULL, &x->reference.model, &x->critic.model, &x->reward.model, x->wish.micro, 1,
                           &x->shared);
     measure(x, "exp", run_exp, (double)x->tokens, flops_exp(x), 0);
     if (!wants(x, "ppo")) return;
@@ -396,7 +415,8 @@ static bool set_wish(Wish *w, const char *arg) {
     if (!strncmp(arg, "phases=", 7)) return w->phases = arg + 7, true;
     return set_number(arg, "batch", &w->batch) || set_number(arg, "prompt", &w->prompt) ||
            set_number(arg, "answer", &w->answer) || set_number(arg, "threads", &w->threads) ||
-           set_number(arg, "repeats", &w->repeats) || set_number(arg, "mixed", &w->mixed);
+           set_number(arg, "repeats", &w->repeats) || set_number(arg, "mixed", &w->mixed) ||
+           set_number(arg, "micro", &w->micro);
 }
 
 int main(int argc, char **argv) {
@@ -406,6 +426,7 @@ int main(int argc, char **argv) {
                         .answer = 128,
                         .threads = 2,
                         .repeats = 2,
+                        .micro = 2048,
                         .phases = "sft,rm,gen,exp,ppo"}};
     for (int i = 1; i < argc; i++)
         if (!set_wish(&x.wish, argv[i])) {
@@ -421,7 +442,7 @@ int main(int argc, char **argv) {
     const bool score = wants(&x, "exp") || wants(&x, "ppo"), rm = wants(&x, "rm"), ppo = wants(&x, "ppo");
     set_arch(&x, x.wish.shape);
     set_lengths(&x);
-    fill_batch(&x);
+    fill_micro(&x);
     fill_prompts(&x);
     open_model(&x, &x.actor, ARCH_HEAD_LM, wants(&x, "sft") || ppo);
     if (score || rm) open_model(&x, &x.critic, ARCH_HEAD_SCALAR, rm || ppo);
