@@ -258,7 +258,9 @@ static void store_turned(const Bwd *b, const Piece *w, HeadView dst, const float
 
 static void run_piece(const Bwd *b, Piece *w) {
     open_piece(b, w);
+    tile_open();
     for (int64_t r = 0; r < w->n * b->group; r += BLOCK) run_block(b, w, r, ds_min(BLOCK, w->n * b->group - r));
+    tile_close();
     store_turned(b, w, b->dk, w->dk);
     store_turned(b, w, b->dv, w->dv);
 }

@@ -190,12 +190,14 @@ static void run_piece(const Fwd *f, Piece *p) {
     p->key0 = attn_first_key(p->offset + p->q0, f->a.window);
     p->key1 = p->offset + p->q1;
     pack_piece(f, p);
+    tile_open();
     const int64_t rows = (p->q1 - p->q0) * f->group, tiles = ds_ceil_div(rows, TILE_BLOCK);
     for (int64_t t = 0; t < tiles; t++) {
         int64_t r0, r1;
         cpu_share(rows, tiles, t, &r0, &r1);
         run_tile(f, p, tile_of(f, p, r0, r1 - r0));
     }
+    tile_close();
 }
 
 void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView k, HeadView v, const int32_t *starts,

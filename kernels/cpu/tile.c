@@ -66,6 +66,12 @@ void tile_rows(int rows, int cols, float *acc, int64_t ld_acc, const float *x, i
 
 // A panel of w stays in the first cache while all rows pass over it.
 void tile_product(const TileProduct *p) {
+#ifdef __AMX_BF16__
+    if (p->math == TILE_PAIRS) {
+        tile_product_amx(p);
+        return;
+    }
+#endif
     const int64_t tiles = ds_ceil_div(p->rows, TILE_ROWS);
     for (int64_t r = 0; !p->add && r < p->rows; r++) memset(p->acc + r * p->ld_acc, 0, (size_t)p->cols * sizeof(float));
     for (int64_t c = 0; c < p->cols; c += TILE_COLS) {

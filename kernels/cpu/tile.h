@@ -9,7 +9,8 @@
 // (tile_rows). With TILE_PAIRS an element of x and w is two bf16 that follow each other in k: the products of both are
 // added, half as many steps for the same sum.
 //
-// tile_product takes matrices of any size.
+// tile_product takes matrices of any size, with the tiles of AMX where there are some (tile_amx.c): those sum TILE_STEP
+// pairs at a time, so there k is in whole steps and may be cut only between them.
 #ifndef DS_CPU_TILE_H
 #define DS_CPU_TILE_H
 
@@ -29,7 +30,11 @@ enum { TILE_HAS_PAIRS = 0 };
 #endif
 typedef enum { TILE_F32, TILE_PAIRS } TileMath; // TILE_PAIRS: only if TILE_HAS_PAIRS
 
+#ifdef __AMX_BF16__
+enum { TILE_STEP = 16, TILE_BLOCK = 32 };
+#else
 enum { TILE_STEP = 1, TILE_BLOCK = TILE_ROWS };
+#endif
 
 // The k of a sum over n elements: zeros fill up the last pair and the last step.
 static inline int64_t tile_steps(TileMath math, int64_t n) {
@@ -55,6 +60,11 @@ typedef struct {
     int64_t ld_acc, ldx, ldw, panel;
 } TileProduct;
 void tile_product(const TileProduct *p);
+void tile_product_amx(const TileProduct *p); // TILE_PAIRS with AMX
+
+// Around a thread's products: with AMX they set up and give back its tiles, which oneDNN sets up in its own way.
+void tile_open(void);
+void tile_close(void);
 
 // dst[i][0..LANES) (stride ld) = src[0..rows)[i] for i < k: `rows` rows of dtype dt turned into one column block;
 // columns >= rows are 0. rows <= LANES. ahead: the elements that lie so far behind are asked for from memory meanwhile
