@@ -143,8 +143,9 @@ typedef struct Kernels {
     // Sequence s is the rows starts[s] .. starts[s+1] (host int32 [n_seq + 1]); its positions are first[s] + 0, 1, ...
     // and keys of positions < first[s] are read from `past` (NULL, or first NULL: every first is 0). o dt [n, q heads,
     // head_dim] dense; lse fp32 [q heads, n], NULL when not kept. q heads are a multiple of kv heads (grouped query).
-    // Softmax in fp32; keys in order of position, in blocks of 16 positions counted from position 0, so that a row is
-    // the same bits whether its keys come from the packed rows or from the cache. Row exact.
+    // Softmax in fp32, its probabilities rounded to bf16 where a CPU multiplies pairs of those; keys in order of
+    // position, in blocks of positions counted from position 0, so that a row is the same bits whether its keys come
+    // from the packed rows or from the cache. Row exact.
     void (*attn_fwd)(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView k, HeadView v, const int32_t *starts,
                      int64_t n_seq, const int32_t *first, const KvCache *past);
     // dq, dk, dv = (views like q, k, v). delta: scratch fp32 [q heads, n]. No past.

@@ -1,14 +1,15 @@
 // attn_fwd.c: causal attention over packed sequences and the blocked cache, exact by row.
 //
 // One piece of work is (sequence, key head, some queries). Its keys are turned into panels [dim][TILE_COLS keys], its
-// values into fp32 rows; then tiles of TILE_ROWS rows pass in three steps:
+// values into rows of pairs of keys or of fp32; then tiles of TILE_BLOCK rows pass in three steps:
 //
 //   scores  [rows][keys]   each one chain over dim in order (tile.h)
 //   softmax                the row's largest score, e^(s - max), and their sum: lanes by position from 0, then one tree
 //   output  [rows][dim]    each one chain over the keys in order of position; masked keys add p = 0
 //
 // Positions decide every order, so a row is the same bits from packed rows, from the cache, alone or among others. Keys
-// outside a window are skipped by whole panels, which changes nothing: their p is 0.
+// outside a window are skipped by whole panels, which changes nothing: their p is 0. Pairs of keys, and AMX's steps of
+// 16 pairs, begin with panels, so they are the same keys for every row.
 #include <math.h>
 
 #include "kernels/cpu/attn.h"
@@ -19,7 +20,7 @@ enum { PIECE_ROWS = 192 }; // rows (queries x group) of a piece: enough to pay f
 typedef struct {
     DType dt;
     AttnShape a;
-    AttnDot dot; // of q and k
+    AttnDot dot;
     void *o;
     float *lse;
     HeadView q, k, v;
@@ -51,31 +52,44 @@ static void pack_keys(const Fwd *f, const Piece *p, float *dst, int64_t pos) {
     const int64_t dim = f->a.head_dim, n = ds_min(LANES, p->key1 - pos);
     const AttnDot d = f->dot;
     if (pos >= p->offset) {
-        tile_pack(d.unit, dst, TILE_COLS, row_at(f, p, false, pos), attn_units(d, f->k.token_stride), n, d.dim, 0);
+        pack_rows(d, dst, row_at(f, p, false, pos), attn_units(d, f->k.token_stride), n);
     } else if (pos + n <= p->offset) { // a cache block holds them side by side
-        tile_pack(d.unit, dst, TILE_COLS, row_at(f, p, false, pos), d.dim, n, d.dim, 0);
+        pack_rows(d, dst, row_at(f, p, false, pos), d.dim, n);
     } else {
         float *rows = cpu_scratch_f32(SCRATCH_E, LANES * f->pad);
         for (int64_t i = 0; i < n; i++) dot_row(d, f->dt, rows + i * f->pad, row_at(f, p, false, pos + i), dim, f->pad);
-        tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, d.dim, 0);
+        tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, d.steps, 0);
     }
 }
 
-static void pack_piece(const Fwd *f, Piece *p) {
-    const int64_t dim = f->a.head_dim, keys = ds_round_up(p->key1 - p->key0, TILE_COLS);
-    p->kt = cpu_scratch_f32(SCRATCH_A, keys * f->dot.dim);
-    p->v = cpu_scratch_f32(SCRATCH_B, keys * f->pad);
-    p->s = cpu_scratch_f32(SCRATCH_C, TILE_ROWS * keys);
-    p->ld_s = keys;
-    for (int64_t j = 0; j < keys && p->key0 + j < p->key1; j += LANES)
-        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * f->dot.dim + j % TILE_COLS, p->key0 + j);
-    for (int64_t j = p->key0; j < p->key1; j++)
-        widen_row(f->dt, p->v + (j - p->key0) * f->pad, row_at(f, p, true, j), dim, f->pad);
+// A row of the values from `pos` on: one key's, or the pair's of this key and the next. From key1 on they are zeros.
+static void pack_value(const Fwd *f, const Piece *p, float *dst, int64_t pos) {
+    const void *v = pos < p->key1 ? row_at(f, p, true, pos) : NULL;
+    if (f->dot.math == TILE_F32) widen_row(f->dt, dst, v, f->a.head_dim, f->pad);
+    else pair_rows(dst, v, pos + 1 < p->key1 ? row_at(f, p, true, pos + 1) : NULL, f->a.head_dim, f->pad);
 }
 
-// Scores of one row in place -> e^(score - max), masked ones 0. Returns their sum.
-static float softmax_row(const Fwd *f, float *s, int64_t key0, int64_t keys, int64_t pos, float slope, float *row_max) {
-    Vec m = vec_set(-INFINITY), total = {0};
+static void pack_piece(const Fwd *f, Piece *p) {
+    const int64_t keys = ds_round_up(p->key1 - p->key0, TILE_COLS), steps = tile_steps(f->dot.math, p->key1 - p->key0);
+    p->ld_s = keys + LANES; // rows 2^n bytes apart would meet in the same lines of the first cache
+    p->kt = cpu_scratch_f32(SCRATCH_A, keys * f->dot.steps);
+    p->v = cpu_scratch_f32(SCRATCH_B, steps * f->pad);
+    p->s = cpu_scratch_f32(SCRATCH_C, TILE_BLOCK * p->ld_s);
+    for (int64_t j = 0; j < keys && p->key0 + j < p->key1; j += LANES)
+        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * f->dot.steps + j % TILE_COLS, p->key0 + j);
+    for (int64_t i = 0; i < steps; i++)
+        pack_value(f, p, p->v + i * f->pad, p->key0 + (f->dot.math == TILE_F32 ? i : 2 * i));
+}
+
+// What is left of a row's scores beside e^(score - max).
+typedef struct {
+    float max, sum, weights; // sum: of e^(score - max); weights: of the same as they are multiplied
+} Softmax;
+
+// Scores of one row in place -> e^(score - max), masked ones 0: fp32, or bf16 one after the other. The output is
+// divided by the sum of the rounded ones, whose mean it then is: an error that they have in common cancels.
+VEC_INLINE Softmax softmax(DType p_dt, const Fwd *f, float *s, int64_t key0, int64_t keys, int64_t pos, float slope) {
+    Vec m = vec_set(-INFINITY), sum = {0}, weights = {0};
     for (int64_t j = 0; j < keys; j += LANES) {
         const Vec v = attn_score(vec_load(DS_F32, s, j), f->a.scale, slope, key0 + j, pos, f->a.window);
         vec_store(DS_F32, s, j, v);
@@ -84,11 +98,17 @@ static float softmax_row(const Fwd *f, float *s, int64_t key0, int64_t keys, int
     const float max = vec_max_lane(m);
     for (int64_t j = 0; j < keys; j += LANES) {
         const Vec e = vec_exp(vec_load(DS_F32, s, j) - max); // e^-inf is 0
-        vec_store(DS_F32, s, j, e);
-        total += e;
+        vec_store(p_dt, s, j, e);
+        sum += e;
+        if (p_dt == DS_BF16) weights += vec_load(DS_BF16, s, j);
     }
-    *row_max = max;
-    return vec_sum(total);
+    const float total = vec_sum(sum);
+    return (Softmax){max, total, p_dt == DS_BF16 ? vec_sum(weights) : total};
+}
+
+static Softmax softmax_row(const Fwd *f, float *s, int64_t key0, int64_t keys, int64_t pos, float slope) {
+    if (f->dot.math == TILE_F32) return softmax(DS_F32, f, s, key0, keys, pos, slope);
+    return softmax(DS_BF16, f, s, key0, keys, pos, slope);
 }
 
 // Rows [r0, r0 + rows) of a piece, and the keys that they see: `keys` from position key0 on, which is `skip` keys into
@@ -107,31 +127,45 @@ static int64_t query_of(const Fwd *f, const Piece *p, int64_t row) { return p->q
 static int64_t head_of(const Fwd *f, const Piece *p, int64_t row) { return p->head * f->group + row % f->group; }
 
 static void run_scores(const Fwd *f, const Piece *p, Tile t) {
-    const int64_t dim = f->dot.dim, pad = f->pad, panels = ds_ceil_div(t.keys, TILE_COLS);
-    float *x = cpu_scratch_f32(SCRATCH_X, dim * TILE_LD), *q = cpu_scratch_f32(SCRATCH_W, TILE_ROWS * pad);
+    float *q = cpu_scratch_f32(SCRATCH_W, TILE_BLOCK * f->pad);
     for (int64_t r = 0; r < t.rows; r++) {
         const int64_t token = f->starts[p->seq] + query_of(f, p, t.r0 + r);
-        dot_row(f->dot, f->dt, q + r * pad, head_at(f->dt, f->q, token, head_of(f, p, t.r0 + r)), f->a.head_dim, pad);
-        memset(p->s + r * p->ld_s, 0, (size_t)(panels * TILE_COLS) * sizeof(float));
+        dot_row(f->dot, f->dt, q + r * f->pad, head_at(f->dt, f->q, token, head_of(f, p, t.r0 + r)), f->a.head_dim,
+                f->pad);
     }
-    tile_pack(DS_F32, x, TILE_LD, q, pad, t.rows, dim, 0);
-    for (int64_t j = 0; j < panels; j++)
-        tile_packed((int)t.rows, TILE_COLS, p->s + j * TILE_COLS, p->ld_s, x, TILE_LD,
-                    p->kt + (t.skip + j * TILE_COLS) * dim, TILE_COLS, dim, f->dot.math);
+    tile_product(&(TileProduct){.math = f->dot.math,
+                                .rows = t.rows,
+                                .cols = ds_round_up(t.keys, TILE_COLS),
+                                .k = f->dot.steps,
+                                .acc = p->s,
+                                .ld_acc = p->ld_s,
+                                .x = q,
+                                .ldx = f->pad,
+                                .w = p->kt + t.skip * f->dot.steps,
+                                .ldw = TILE_COLS,
+                                .panel = f->dot.steps * TILE_COLS});
 }
 
-static void run_output(const Fwd *f, const Piece *p, Tile t, const float *sum) {
+static void run_output(const Fwd *f, const Piece *p, Tile t, const Softmax *row) {
     const int64_t dim = f->a.head_dim, pad = f->pad;
-    float *acc = cpu_scratch_f32(SCRATCH_ACC, TILE_ROWS * pad);
-    memset(acc, 0, (size_t)(TILE_ROWS * pad) * sizeof(float));
-    for (int64_t c = 0; c < pad; c += TILE_COLS)
-        tile_rows((int)t.rows, pad - c >= TILE_COLS ? TILE_COLS : LANES, acc + c, pad, p->s, p->ld_s,
-                  p->v + t.skip * pad + c, pad, t.keys, TILE_F32);
+    float *acc = cpu_scratch_f32(SCRATCH_ACC, TILE_BLOCK * pad);
+    tile_product(&(TileProduct){.math = f->dot.math,
+                                .rows = t.rows,
+                                .cols = pad,
+                                .k = tile_steps(f->dot.math, t.keys),
+                                .acc = acc,
+                                .ld_acc = pad,
+                                .x = p->s,
+                                .ldx = p->ld_s,
+                                .w = p->v + attn_units(f->dot, t.skip) * pad,
+                                .ldw = pad,
+                                .panel = TILE_COLS});
     for (int64_t r = 0; r < t.rows; r++) {
         const int64_t token = f->starts[p->seq] + query_of(f, p, t.r0 + r);
-        const float inverse = 1.0f / sum[r];
+        const float inverse = 1.0f / row[r].weights;
+        // Sums of pairs may underflow to -0, which a step of zeros, had there been one more, would make 0.
         for (int64_t i = 0; i < pad; i += LANES)
-            vec_store(DS_F32, acc, r * pad + i, vec_load(DS_F32, acc, r * pad + i) * inverse);
+            vec_store(DS_F32, acc, r * pad + i, (vec_load(DS_F32, acc, r * pad + i) + (Vec){0}) * inverse);
         narrow_row(f->dt, elem_ptr(f->dt, f->o, (token * f->q.heads + head_of(f, p, t.r0 + r)) * dim), acc + r * pad,
                    dim);
     }
@@ -139,16 +173,16 @@ static void run_output(const Fwd *f, const Piece *p, Tile t, const float *sum) {
 
 static void run_tile(const Fwd *f, const Piece *p, Tile t) {
     const float *slopes = cpu_ptr(f->a.slopes);
-    float sum[TILE_ROWS];
+    Softmax row[TILE_BLOCK];
     run_scores(f, p, t);
     for (int64_t r = 0; r < t.rows; r++) {
         const int64_t query = query_of(f, p, t.r0 + r), head = head_of(f, p, t.r0 + r);
-        float max;
-        sum[r] = softmax_row(f, p->s + r * p->ld_s, t.key0, ds_round_up(t.keys, TILE_COLS), p->offset + query,
-                             slopes ? slopes[head] : 0.0f, &max);
-        if (f->lse) f->lse[head * f->total + f->starts[p->seq] + query] = (float)((double)max + log((double)sum[r]));
+        row[r] = softmax_row(f, p->s + r * p->ld_s, t.key0, ds_round_up(t.keys, TILE_COLS), p->offset + query,
+                             slopes ? slopes[head] : 0.0f);
+        if (f->lse)
+            f->lse[head * f->total + f->starts[p->seq] + query] = (float)((double)row[r].max + log((double)row[r].sum));
     }
-    run_output(f, p, t, sum);
+    run_output(f, p, t, row);
 }
 
 static void run_piece(const Fwd *f, Piece *p) {
@@ -156,12 +190,14 @@ static void run_piece(const Fwd *f, Piece *p) {
     p->key0 = attn_first_key(p->offset + p->q0, f->a.window);
     p->key1 = p->offset + p->q1;
     pack_piece(f, p);
-    const int64_t rows = (p->q1 - p->q0) * f->group, tiles = ds_ceil_div(rows, TILE_ROWS);
+    tile_open();
+    const int64_t rows = (p->q1 - p->q0) * f->group, tiles = ds_ceil_div(rows, TILE_BLOCK);
     for (int64_t t = 0; t < tiles; t++) {
         int64_t r0, r1;
         cpu_share(rows, tiles, t, &r0, &r1);
         run_tile(f, p, tile_of(f, p, r0, r1 - r0));
     }
+    tile_close();
 }
 
 void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView k, HeadView v, const int32_t *starts,

@@ -23,15 +23,6 @@
 
 enum { TILE = 16, STEP = 16, BLOCK = LINEAR_AMX_ROWS, FEW_BLOCKS = 4 }; // a step: in pairs
 
-// Every tile is 16 rows of 64 bytes.
-static const struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} config = {.palette = 1,
-            .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-            .rows = {TILE, TILE, TILE, TILE, TILE, TILE, TILE, TILE}};
-
 // Up to BLOCK rows of x or w as tiles A. The rows that follow in memory are asked for while these are multiplied, a
 // line a row and step, in the order of memory: one stream, which the hardware sees.
 typedef struct {
@@ -135,13 +126,12 @@ static void run_many(const Linear *a, Part p, int64_t group) {
     }
 }
 
-// oneDNN has a configuration of its own in between.
 void linear_amx_run(const Linear *a, Part p) {
     const int64_t group = ds_max(1, LINEAR_GROUP_BYTES / (panel_size(a) * (int64_t)sizeof(float)));
-    _tile_loadconfig(&config);
+    tile_open();
     if (p.tile1 - p.tile0 <= ds_min(FEW_BLOCKS, group)) run_few(a, p);
     else run_many(a, p, group);
-    _tile_release();
+    tile_close();
 }
 
 #endif

@@ -1,5 +1,7 @@
-// tile.c: the register tile and the transposing copy that feeds it.
+// tile.c: the register tile, products of any size by it, and the transposing copy that feeds it.
 #include "kernels/cpu/tile.h"
+
+#include "kernels/cpu/cpu.h"
 
 VEC_INLINE Vec step(TileMath math, Vec a, Vec b, Vec c) {
 #if defined(__AVX512BF16__)
@@ -60,6 +62,26 @@ void tile_rows(int rows, int cols, float *acc, int64_t ld_acc, const float *x, i
                int64_t k, TileMath math) {
     if (math == TILE_F32) any_rows(TILE_F32, rows, cols, acc, ld_acc, x, ldx, 1, w, ldw, k);
     else any_rows(TILE_PAIRS, rows, cols, acc, ld_acc, x, ldx, 1, w, ldw, k);
+}
+
+// A panel of w stays in the first cache while all rows pass over it.
+void tile_product(const TileProduct *p) {
+#ifdef __AMX_BF16__
+    if (p->math == TILE_PAIRS) {
+        tile_product_amx(p);
+        return;
+    }
+#endif
+    const int64_t tiles = ds_ceil_div(p->rows, TILE_ROWS);
+    for (int64_t r = 0; !p->add && r < p->rows; r++) memset(p->acc + r * p->ld_acc, 0, (size_t)p->cols * sizeof(float));
+    for (int64_t c = 0; c < p->cols; c += TILE_COLS) {
+        for (int64_t t = 0; t < tiles; t++) {
+            int64_t r0, r1;
+            cpu_share(p->rows, tiles, t, &r0, &r1);
+            tile_rows((int)(r1 - r0), (int)ds_min(TILE_COLS, p->cols - c), p->acc + r0 * p->ld_acc + c, p->ld_acc,
+                      p->x + r0 * p->ldx, p->ldx, p->w + c / TILE_COLS * p->panel, p->ldw, p->k, p->math);
+        }
+    }
 }
 
 // ---- transposing copy ----

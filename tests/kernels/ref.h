@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/rng.h"
@@ -180,6 +182,34 @@ REF_INLINE void expect_same_bits(const Kernels *k, const char *what, const Dev *
         Dev *list_[] = {__VA_ARGS__};                                                                                  \
         for (int i_ = 0; i_ < DS_COUNT(list_); i_++) (k)->mem_destroy(list_[i_]);                                      \
     } while (0)
+
+// ---- bounds ----
+// Memory that ends where a page begins that nobody may touch: of tiles that are read in one instruction a sanitizer
+// sees nothing.
+typedef struct {
+    Dev *p;
+    char *map;
+    size_t bytes, room; // of the array, and of the pages before the forbidden one
+} Edge;
+
+REF_INLINE Edge edge_create(const Kernels *k, size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page;
+    char *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mprotect(map + room, page, PROT_NONE), 0);
+    Dev *other = k->mem_create(1, MEM_WEIGHTS); // tells what is added to addresses of the device
+    const uintptr_t bias = (uintptr_t)other - (uintptr_t)kernels_comm_ptr(other);
+    k->mem_destroy(other);
+    return (Edge){(Dev *)((uintptr_t)map + room - bytes + bias), map, bytes, room};
+}
+
+REF_INLINE void edge_destroy(Edge *e) { munmap(e->map, e->room + (size_t)sysconf(_SC_PAGESIZE)); }
+
+REF_INLINE Edge edge_copy(const Kernels *k, const Dev *from, size_t bytes) {
+    Edge e = edge_create(k, bytes);
+    k->copy(e.p, from, bytes);
+    return e;
+}
 
 // ---- finite differences ----
 // Central difference of `loss` along direction d against the gradient's <grad, d>: relative error at most tol.

@@ -2,9 +2,6 @@
 // rows, every place of a row, 1 and 2 threads; and that nothing past an operand's end is touched.
 #include "ref.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 static void one(const Kernels *k, DType dt, const json_t *c) {
     const int64_t m = ref_int(c, "m"), out = ref_int(c, "out"), in = ref_int(c, "inp");
     Dev *x = dev_ref(k, dt, c, "x"), *w = dev_ref(k, dt, c, "w"), *b = dev_ref(k, dt, c, "b"),
@@ -135,33 +132,6 @@ static void many_rows_are_exact(void **state) {
 }
 
 // ---- bounds ----
-// Memory that ends where a page begins that nobody may touch: of tiles that are read in one instruction a sanitizer
-// sees nothing.
-typedef struct {
-    Dev *p;
-    char *map;
-    size_t bytes, room; // of the array, and of the pages before the forbidden one
-} Edge;
-
-static Edge edge_create(const Kernels *k, size_t bytes) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page;
-    char *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(map != MAP_FAILED);
-    assert_int_equal(mprotect(map + room, page, PROT_NONE), 0);
-    Dev *other = k->mem_create(1, MEM_WEIGHTS); // tells what is added to addresses of the device
-    const uintptr_t bias = (uintptr_t)other - (uintptr_t)kernels_comm_ptr(other);
-    k->mem_destroy(other);
-    return (Edge){(Dev *)((uintptr_t)map + room - bytes + bias), map, bytes, room};
-}
-
-static void edge_destroy(Edge *e) { munmap(e->map, e->room + (size_t)sysconf(_SC_PAGESIZE)); }
-
-static Edge edge_copy(const Kernels *k, const Dev *from, size_t bytes) {
-    Edge e = edge_create(k, bytes);
-    k->copy(e.p, from, bytes);
-    return e;
-}
-
 static void edge_shape(const Kernels *k, DType dt, int64_t m, int64_t out, int64_t in) {
     const size_t e = dtype_bytes(dt);
     Dev *x = dev_rand(k, dt, m * in, 1.0, 41), *w = dev_rand(k, dt, out * in, 0.05, 42),
