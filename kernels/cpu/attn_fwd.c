@@ -15,7 +15,7 @@
 #include "kernels/cpu/attn.h"
 #include "kernels/cpu/vmath.h"
 
-enum { PIECE_ROWS = 192 }; // rows (queries x group) of a piece: enough to pay for packing the keys
+enum { PIECE_ROWS = 192, LINE_BYTES = 64 }; // rows (queries x group) of a piece: enough to pay for packing the keys
 
 typedef struct {
     DType dt;
@@ -47,38 +47,70 @@ static const void *row_at(const Fwd *f, const Piece *p, bool is_value, int64_t p
                    ((p->head * c->blocks + block) * c->block + pos % c->block) * f->a.head_dim);
 }
 
-// LANES keys from `pos` on (positions from key1 on are zeros) into one half of a panel.
-static void pack_keys(const Fwd *f, const Piece *p, float *dst, int64_t pos) {
-    const int64_t dim = f->a.head_dim, n = ds_min(LANES, p->key1 - pos);
+// The rows of the n keys (values) from `pos` on, if they are *stride elements apart; NULL: they are not.
+static const void *rows_at(const Fwd *f, const Piece *p, bool is_value, int64_t pos, int64_t n, int64_t *stride) {
+    *stride = pos >= p->offset ? (is_value ? f->v : f->k).token_stride : f->a.head_dim;
+    if (pos < p->offset && (pos + n > p->offset || pos % f->past->block + n > f->past->block)) return NULL;
+    return row_at(f, p, is_value, pos);
+}
+
+// n <= LANES keys from `pos` on into one half of a panel; the other columns of the half are zeros.
+static void pack_keys(const Fwd *f, const Piece *p, float *dst, int64_t pos, int64_t n) {
     const AttnDot d = f->dot;
-    if (pos >= p->offset) {
-        pack_rows(d, dst, row_at(f, p, false, pos), attn_units(d, f->k.token_stride), n);
-    } else if (pos + n <= p->offset) { // a cache block holds them side by side
-        pack_rows(d, dst, row_at(f, p, false, pos), d.dim, n);
-    } else {
-        float *rows = cpu_scratch_f32(SCRATCH_E, LANES * f->pad);
-        for (int64_t i = 0; i < n; i++) dot_row(d, f->dt, rows + i * f->pad, row_at(f, p, false, pos + i), dim, f->pad);
-        tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, d.steps, 0);
+    int64_t stride;
+    const void *k = rows_at(f, p, false, pos, n, &stride);
+    if (k) {
+        pack_rows(d, dst, k, attn_units(d, stride), n);
+        return;
+    }
+    float *rows = cpu_scratch_f32(SCRATCH_E, LANES * f->pad);
+    for (int64_t i = 0; i < n; i++)
+        dot_row(d, f->dt, rows + i * f->pad, row_at(f, p, false, pos + i), f->a.head_dim, f->pad);
+    tile_pack(DS_F32, dst, TILE_COLS, rows, f->pad, n, d.steps, 0);
+}
+
+// n <= LANES values from `pos` on: a row for each, or for each pair of neighbours. Without one there are zeros.
+static void pack_values(const Fwd *f, const Piece *p, float *dst, int64_t pos, int64_t n) {
+    int64_t stride;
+    const char *v = rows_at(f, p, true, pos, n, &stride);
+    const void *row[LANES + 1] = {0};
+    for (int64_t i = 0; i < n; i++) row[i] = v ? elem_at(f->dt, v, i * stride) : row_at(f, p, true, pos + i);
+    if (f->dot.math == TILE_F32)
+        for (int64_t i = 0; i < n; i++) widen_row(f->dt, dst + i * f->pad, row[i], f->a.head_dim, f->pad);
+    else
+        for (int64_t i = 0; i < n; i += 2) pair_rows(dst + i / 2 * f->pad, row[i], row[i + 1], f->a.head_dim, f->pad);
+}
+
+// Asks memory for the keys and values of LANES positions from `pos` on. (Inlined: GCC takes a function that only
+// fetches for one without effect, and leaves its calls out.)
+VEC_INLINE void fetch(const Fwd *f, const Piece *p, int64_t pos) {
+    const int64_t n = ds_min(LANES, p->key1 - pos), bytes = f->a.head_dim * (int64_t)dtype_bytes(f->dt);
+    for (int is_value = 0; n > 0 && is_value < 2; is_value++) {
+        int64_t stride;
+        const void *at = rows_at(f, p, is_value, pos, n, &stride);
+        for (int64_t i = 0; at && i < n; i++)
+            for (int64_t b = 0; b < bytes; b += LINE_BYTES)
+                __builtin_prefetch((const char *)elem_at(f->dt, at, i * stride) + b, 0, 3);
     }
 }
 
-// A row of the values from `pos` on: one key's, or the pair's of this key and the next. From key1 on they are zeros.
-static void pack_value(const Fwd *f, const Piece *p, float *dst, int64_t pos) {
-    const void *v = pos < p->key1 ? row_at(f, p, true, pos) : NULL;
-    if (f->dot.math == TILE_F32) widen_row(f->dt, dst, v, f->a.head_dim, f->pad);
-    else pair_rows(dst, v, pos + 1 < p->key1 ? row_at(f, p, true, pos + 1) : NULL, f->a.head_dim, f->pad);
-}
-
-static void pack_piece(const Fwd *f, Piece *p) {
-    const int64_t keys = ds_round_up(p->key1 - p->key0, TILE_COLS), steps = tile_steps(f->dot.math, p->key1 - p->key0);
+// next: the piece that the thread takes after this one (NULL: none). Its keys and values are asked for meanwhile: a
+// decoded token has little to compute with many of them.
+static void pack_piece(const Fwd *f, Piece *p, const Piece *next) {
+    const int64_t n = p->key1 - p->key0, keys = ds_round_up(n, TILE_COLS), steps = tile_steps(f->dot.math, n);
+    const int64_t of_row = f->dot.math == TILE_F32 ? 1 : 2; // values in a row
     p->ld_s = keys + LANES; // rows 2^n bytes apart would meet in the same lines of the first cache
     p->kt = cpu_scratch_f32(SCRATCH_A, keys * f->dot.steps);
     p->v = cpu_scratch_f32(SCRATCH_B, steps * f->pad);
     p->s = cpu_scratch_f32(SCRATCH_C, TILE_BLOCK * p->ld_s);
-    for (int64_t j = 0; j < keys && p->key0 + j < p->key1; j += LANES)
-        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * f->dot.steps + j % TILE_COLS, p->key0 + j);
-    for (int64_t i = 0; i < steps; i++)
-        pack_value(f, p, p->v + i * f->pad, p->key0 + (f->dot.math == TILE_F32 ? i : 2 * i));
+    for (int64_t j = 0; j < n; j += LANES) {
+        const int64_t some = ds_min(LANES, n - j);
+        if (next) fetch(f, next, next->key0 + j);
+        pack_keys(f, p, p->kt + j / TILE_COLS * TILE_COLS * f->dot.steps + j % TILE_COLS, p->key0 + j, some);
+        pack_values(f, p, p->v + j / of_row * f->pad, p->key0 + j, some);
+    }
+    const int64_t filled = ds_ceil_div(n, of_row);
+    memset(p->v + filled * f->pad, 0, (size_t)((steps - filled) * f->pad) * sizeof(float));
 }
 
 // What is left of a row's scores beside e^(score - max).
@@ -185,11 +217,8 @@ static void run_tile(const Fwd *f, const Piece *p, Tile t) {
     run_output(f, p, t, row);
 }
 
-static void run_piece(const Fwd *f, Piece *p) {
-    p->offset = f->first ? f->first[p->seq] : 0;
-    p->key0 = attn_first_key(p->offset + p->q0, f->a.window);
-    p->key1 = p->offset + p->q1;
-    pack_piece(f, p);
+static void run_piece(const Fwd *f, Piece *p, const Piece *next) {
+    pack_piece(f, p, next);
     tile_open();
     const int64_t rows = (p->q1 - p->q0) * f->group, tiles = ds_ceil_div(rows, TILE_BLOCK);
     for (int64_t t = 0; t < tiles; t++) {
@@ -198,6 +227,38 @@ static void run_piece(const Fwd *f, Piece *p) {
         run_tile(f, p, tile_of(f, p, r0, r1 - r0));
     }
     tile_close();
+}
+
+// All pieces of a call: sequences x key heads x cuts of `span` queries.
+typedef struct {
+    int64_t heads, cuts, span, n;
+    int64_t taken; // by a thread
+} Pieces;
+
+// The next piece that has queries and that no thread has taken; false: none is left. Pieces differ in cost by their
+// keys, so threads take one after the other; what a piece computes does not depend on who does.
+static bool take_piece(const Fwd *f, Pieces *all, Piece *p) {
+    do {
+        int64_t i;
+#pragma omp atomic capture
+        i = all->taken++;
+        if (i >= all->n) return false;
+        *p = (Piece){
+            .seq = i / all->cuts / all->heads, .head = i / all->cuts % all->heads, .q0 = i % all->cuts * all->span};
+        p->q1 = ds_min(p->q0 + all->span, f->starts[p->seq + 1] - f->starts[p->seq]);
+    } while (p->q0 >= p->q1);
+    p->offset = f->first ? f->first[p->seq] : 0;
+    p->key0 = attn_first_key(p->offset + p->q0, f->a.window);
+    p->key1 = p->offset + p->q1;
+    return true;
+}
+
+static void run_pieces(const Fwd *f, Pieces *all) {
+    Piece p, next;
+    for (bool one = take_piece(f, all, &p); one; p = next) {
+        one = take_piece(f, all, &next);
+        run_piece(f, &p, one ? &next : NULL);
+    }
 }
 
 void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView k, HeadView v, const int32_t *starts,
@@ -217,16 +278,11 @@ void attn_fwd_cpu(DType dt, AttnShape a, Dev *o, Dev *lse, HeadView q, HeadView 
                    q.heads / k.heads,
                    ds_round_up(a.head_dim, LANES),
                    starts[n_seq]};
-    const int64_t span = ds_max(1, PIECE_ROWS / f.group);
+    Pieces all = {.heads = k.heads, .span = ds_max(1, PIECE_ROWS / f.group)};
     int64_t longest = 0;
     for (int64_t s = 0; s < n_seq; s++) longest = ds_max(longest, starts[s + 1] - starts[s]);
-    const int64_t cuts = ds_ceil_div(longest, span), pieces = n_seq * k.heads * cuts;
-    // Pieces differ in cost by their keys, so threads take the next one; what a piece computes does not depend on who
-    // does.
-#pragma omp parallel for schedule(dynamic) num_threads(pieces > 1 ? cpu_threads : 1)
-    for (int64_t i = 0; i < pieces; i++) {
-        Piece p = {.seq = i / cuts / k.heads, .head = i / cuts % k.heads, .q0 = i % cuts * span};
-        p.q1 = ds_min(p.q0 + span, starts[p.seq + 1] - starts[p.seq]);
-        if (p.q0 < p.q1) run_piece(&f, &p);
-    }
+    all.cuts = ds_ceil_div(longest, all.span);
+    all.n = n_seq * all.heads * all.cuts;
+#pragma omp parallel num_threads(all.n > 1 ? cpu_threads : 1)
+    run_pieces(&f, &all);
 }

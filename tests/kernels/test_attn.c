@@ -141,13 +141,14 @@ static void against_double(void **state) {
 }
 
 // ---- packed, cached, decoded ----
-enum { SEQS = 3, BLOCK = 32, TABLE = 8 };
+enum { SEQS = 3, BLOCK = 32, TABLE = 26 }; // TABLE: enough blocks of 5 positions, the smallest
 static const int64_t lengths[SEQS] = {1, 77, 130};
 
 typedef struct {
     int64_t hq, hk, dim, window;
     bool alibi;
     int64_t gap;
+    int64_t block; // of the cache
 } Shape;
 
 typedef struct {
@@ -186,10 +187,10 @@ static void open_run(Run *r, const Kernels *t, DType dt, Shape s) {
                .s = s,
                .f = fuse(t, dt, q, k, v, n, s.hq, s.hk, s.dim, s.gap),
                .want = dev_new(t, dt, n * s.hq * s.dim)};
-    r->pool_k = dev_new(t, dt, blocks * s.hk * BLOCK * s.dim),
-    r->pool_v = dev_new(t, dt, blocks * s.hk * BLOCK * s.dim);
+    r->pool_k = dev_new(t, dt, blocks * s.hk * s.block * s.dim),
+    r->pool_v = dev_new(t, dt, blocks * s.hk * s.block * s.dim);
     r->table = dev_ints(t, table, blocks), r->slopes = dev_floats(t, DS_F32, slopes, 16);
-    r->cache = (KvCache){r->pool_k, r->pool_v, s.hk, blocks, BLOCK, r->table, TABLE};
+    r->cache = (KvCache){r->pool_k, r->pool_v, s.hk, blocks, s.block, r->table, TABLE};
     r->a = (AttnShape){.head_dim = s.dim, .window = s.window, .scale = 0.3f, .slopes = s.alibi ? r->slopes : NULL};
     t->attn_fwd(dt, r->a, r->want, NULL, r->f.q, r->f.k, r->f.v, starts, SEQS, NULL, NULL);
     mem_free(q), mem_free(k), mem_free(v);
@@ -236,10 +237,12 @@ static void steps_of(const Kernels *t, DType dt, Shape s, int64_t count, bool wr
 
 static void rows_are_exact(void **state) {
     (void)state;
-    static const Shape shapes[] = {{9, 3, 64, 0, false, EVEN_GAP},  {9, 3, 64, 0, false, ODD_GAP},
-                                   {2, 2, 20, 0, true, EVEN_GAP},   {4, 1, 8, 0, false, EVEN_GAP},
-                                   {4, 2, 16, 40, false, EVEN_GAP}, {12, 12, 80, 0, false, EVEN_GAP},
-                                   {3, 1, 27, 33, true, ODD_GAP},   {10, 2, 96, 50, true, EVEN_GAP}};
+    static const Shape shapes[] = {{9, 3, 64, 0, false, EVEN_GAP, BLOCK},  {9, 3, 64, 0, false, ODD_GAP, BLOCK},
+                                   {2, 2, 20, 0, true, EVEN_GAP, BLOCK},   {4, 1, 8, 0, false, EVEN_GAP, BLOCK},
+                                   {4, 2, 16, 40, false, EVEN_GAP, BLOCK}, {12, 12, 80, 0, false, EVEN_GAP, BLOCK},
+                                   {3, 1, 27, 33, true, ODD_GAP, BLOCK},   {10, 2, 96, 50, true, EVEN_GAP, BLOCK},
+                                   {9, 3, 64, 0, false, EVEN_GAP, 5},      {4, 2, 16, 40, false, EVEN_GAP, 24},
+                                   {3, 1, 27, 33, true, ODD_GAP, 6}};
     static const int64_t counts[] = {1, 5, 21, 64};
     for (int threads = 1; threads <= 2; threads++) {
         const Kernels *t = ref_open(threads);
@@ -255,7 +258,7 @@ static void alone_or_among_others(void **state) {
     const Kernels *t = ref_open(2);
     for (int d = 0; d < DS_COUNT(ref_dtypes); d++) {
         Run r;
-        open_run(&r, t, ref_dtypes[d], (Shape){6, 2, 32, 0, false, EVEN_GAP});
+        open_run(&r, t, ref_dtypes[d], (Shape){6, 2, 32, 0, false, EVEN_GAP, BLOCK});
         const int64_t n = lengths[2], width = 6 * 32;
         const int32_t starts[2] = {0, (int32_t)n};
         Dev *o = dev_new(t, ref_dtypes[d], n * width);
@@ -273,7 +276,7 @@ static void alone_or_among_others(void **state) {
 // Rows of q, k and v, the cache, dO and every result end where a page begins that nobody may touch.
 static void edge_shape(const Kernels *t, DType dt, Shape s) {
     const size_t e = dtype_bytes(dt);
-    const int64_t n = first_row(SEQS), row = (s.hq + 2 * s.hk) * s.dim, pool = SEQS * TABLE * s.hk * BLOCK * s.dim;
+    const int64_t n = first_row(SEQS), row = (s.hq + 2 * s.hk) * s.dim, pool = SEQS * TABLE * s.hk * s.block * s.dim;
     Run r;
     open_run(&r, t, dt, s);
     int32_t starts[SEQS + 1], first[SEQS] = {0};
@@ -313,11 +316,11 @@ static void edge_shape(const Kernels *t, DType dt, Shape s) {
 
 static void stays_inside(void **state) {
     (void)state;
-    static const Shape shapes[] = {{9, 3, 64, 0, false, 0},
-                                   {3, 1, 27, 0, true, 0},
-                                   {2, 2, 20, 40, false, 0},
-                                   {5, 1, 6, 0, false, 0},
-                                   {2, 1, 80, 33, true, 0}};
+    static const Shape shapes[] = {{9, 3, 64, 0, false, 0, BLOCK},
+                                   {3, 1, 27, 0, true, 0, BLOCK},
+                                   {2, 2, 20, 40, false, 0, BLOCK},
+                                   {5, 1, 6, 0, false, 0, BLOCK},
+                                   {2, 1, 80, 33, true, 0, BLOCK}};
     for (int d = 0; d < DS_COUNT(ref_dtypes); d++)
         for (int i = 0; i < DS_COUNT(shapes); i++) edge_shape(ref_open(2), ref_dtypes[d], shapes[i]);
 }
