@@ -8,7 +8,8 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/linear.h"
 
-enum { CUT = 64, FEWEST_ROWS = 2, FEW_TILES = 8, LINE_BYTES = 64 };
+// CUT, FEWEST_CUT: inputs between two fetches, which are so few that what is computed does not wait behind them.
+enum { CUT = 32, FEWEST_CUT = 16, FEWEST_ROWS = 2, FEW_TILES = 8, LINE_BYTES = 64 };
 
 static int panel_cols(const Linear *a, int64_t panel) { return a->out - panel * TILE_COLS > LANES ? TILE_COLS : LANES; }
 
@@ -66,15 +67,15 @@ static void run_turned(const Linear *a, const float *x, int64_t row, int64_t row
     linear_store_turned(a, acc, row, rows, o, n);
 }
 
-// One or two rows: lanes that run over rows would be idle. A panel's next CUT inputs are turned into the first cache,
-// then multiplied with the rows where they stand.
+// One or two rows: lanes that run over rows would be idle. A panel's next FEWEST_CUT inputs are turned into the first
+// cache, then multiplied with the rows where they stand.
 static void run_fewest(const Linear *a, Part p) {
-    _Alignas(64) float w[CUT * TILE_COLS];
+    _Alignas(64) float w[FEWEST_CUT * TILE_COLS];
     for (int64_t panel = p.panel0; panel < p.panel1; panel++) {
         _Alignas(64) float acc[FEWEST_ROWS * TILE_COLS] = {0};
         const int64_t o = panel * TILE_COLS, n = ds_min(TILE_COLS, a->out - o), ahead = ds_min(n, a->out - o - n);
-        for (int64_t i = 0; i < a->in; i += CUT) {
-            const int64_t k = ds_min(CUT, a->in - i);
+        for (int64_t i = 0; i < a->in; i += FEWEST_CUT) {
+            const int64_t k = ds_min(FEWEST_CUT, a->in - i);
             fetch(a, o + n, ahead, i, k);
             for (int64_t c = 0; c < n; c += LANES)
                 tile_pack(DS_F32, w + c, TILE_COLS, elem_at(DS_F32, a->w, (o + c) * a->in + i), a->in,
