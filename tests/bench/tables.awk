@@ -18,7 +18,8 @@ function add_iteration(who, prefix,    i, name, sum, part) {
     best[who, prefix "iteration"] = sum
 }
 
-# Generation is bound by memory: it reads the weights once a step. The rest is held against the rate of products.
+# Generation is bound by memory: it reads the weights once a step. The rest is held against the rate of products. A
+# ratio is not rounded up.
 function phase_line(p,    ratio, share, of, amount, rate) {
     ratio = ("peer", p) in best ? best["peer", p] / best["ours", p] : ""
     of = bytes[p] > 0 ? "memory" : "matmul"
@@ -26,7 +27,7 @@ function phase_line(p,    ratio, share, of, amount, rate) {
     rate = of == "memory" ? memory : matmul
     share = rate > 0 ? amount / best["ours", p] / rate : ""
     printf("%-16s %9.3f %9s %8s %8s %-7s %9s %9s\n", p, best["ours", p],
-        ratio == "" ? "-" : sprintf("%.3f", best["peer", p]), ratio == "" ? "-" : sprintf("%.2fx", ratio),
+        ratio == "" ? "-" : sprintf("%.3f", best["peer", p]), ratio == "" ? "-" : sprintf("%.2fx", int(100 * ratio) / 100),
         share == "" ? "-" : sprintf("%.1f %%", 100 * share), of, gib(peak["ours", p]), gib(peak["peer", p]))
     out = out sprintf(",\n \"%s\": {\"ours_s\": %s, \"peer_s\": %s, \"ratio\": %s, \"share\": %s, ", p, best["ours", p],
         number(best["peer", p]), number(ratio), number(share))
