@@ -15,7 +15,7 @@
 #include "kernels/cpu/attn.h"
 #include "kernels/cpu/vmath.h"
 
-enum { PIECE_ROWS = 192, LINE_BYTES = 64 }; // rows (queries x group) of a piece: enough to pay for packing the keys
+enum { PIECE_ROWS = 192 }; // rows (queries x group) of a piece: enough to pay for packing the keys
 
 typedef struct {
     DType dt;

@@ -9,7 +9,7 @@
 #include "kernels/cpu/linear.h"
 
 // CUT, FEWEST_CUT: inputs between two fetches, which are so few that what is computed does not wait behind them.
-enum { CUT = 32, FEWEST_CUT = 16, FEWEST_ROWS = 2, FEW_TILES = 8, LINE_BYTES = 64 };
+enum { CUT = 32, FEWEST_CUT = 16, FEWEST_ROWS = 2, FEW_TILES = 8 };
 
 static int panel_cols(const Linear *a, int64_t panel) { return a->out - panel * TILE_COLS > LANES ? TILE_COLS : LANES; }
 

@@ -22,6 +22,7 @@ enum { TILE_ROWS = 14 }; // 28 of 32 registers hold sums
 enum { TILE_ROWS = 6 }; // 12 of 16
 #endif
 enum { TILE_COLS = 2 * LANES, TILE_LD = LANES };
+enum { LINE_BYTES = 64 }; // of the caches: what one fetch asks for
 
 #ifdef __AVX512BF16__
 enum { TILE_HAS_PAIRS = 1 };

@@ -28,7 +28,7 @@
 enum { ZERO_LEVELS = 24 };
 
 // FROZEN: weights only. LATER: so, without memory for them until zero_take. HOST: so, in host memory, from which a
-// block comes to the device when it is opened. TRAINED. OFFLOADED: trained, with master weights and moments in host
+// block comes to the device when it is opened. TRAINED. OFFLOADED: trained, with `rest` and moments in host
 // memory.
 typedef enum { ZERO_FROZEN, ZERO_LATER, ZERO_HOST, ZERO_TRAINED, ZERO_OFFLOADED } ZeroTraining;
 
