@@ -17,6 +17,7 @@
 #include "data/dataset.h"
 #include "io/ckpt.h"
 #include "io/h5.h"
+#include "io/h5_inspect.h"
 #include "plan/plan.h"
 #include "stage/screen.h"
 #include "stage/stage_ppo.h"
@@ -169,7 +170,8 @@ static Err load_tokenizer(Job *j) {
     const char *const files[] = {j->p->data.sft_file, j->p->data.rm_file, j->p->data.ppo_file};
     int first = 0;
     while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
-    err = dataset_open(files[first], &d);
+    err = h5_inspect_for_all(j->run.world, files[first]);
+    if (!err) err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
     DS_TRY(agree_err(j->run.world, err));
     ChatRoles roles = chat_text_roles(dataset_template(d));
