@@ -122,7 +122,8 @@ static Err one_step(Loop *l) {
     history_put(l->run->history, l->stage->name, l->step, clock_unix(), info.record.v);
     double rate = (double)info.tokens / seconds;
     l->rate = l->rate > 0 ? 0.9 * l->rate + 0.1 * rate : rate;
-    log_progress(l->stage->name, l->step, l->steps, l->rate, "tokens/s", info.note);
+    log_progress(l->stage->name, l->step, l->steps, l->rate, "tokens/s", info.note,
+                 l->step % l->train->log_every == 0);
     DS_CHECK(l->bad <= l->run->p->job.max_bad_steps, DS_ERR_NUMERIC,
              "%s: %lld steps in a row were skipped because a loss or gradient was not finite ([job] max_bad_steps = "
              "%lld); the "
