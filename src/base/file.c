@@ -156,7 +156,8 @@ Err file_rename_durable(const char *from, const char *to) {
 Err file_write_atomic(const char *path, const void *data, size_t bytes) {
     Err err = DS_OK;
     char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    unlink(temporary); // of a process of that number that was ended
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
     DS_TRY(file_pwrite(fd, temporary, data, bytes, 0));
     DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", temporary, strerror(errno));
@@ -178,7 +179,7 @@ Err file_make_dirs(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char keep = *p;
         *p = 0;
-        DS_CHECK(mkdir(copy, 0750) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
+        DS_CHECK(mkdir(copy, 0775) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
                  strerror(errno));
         *p = keep;
         if (!keep) break;

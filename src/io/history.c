@@ -23,6 +23,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/world.h"
@@ -363,7 +364,8 @@ done:
 static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI_Comm *comm) {
     Err err = DS_OK;
     int64_t state[2] = {0, 0}; // does the file go on? with how many records?
-    if (world_rank() == 0 && keep > 0) {
+    if (world_rank() == 0) err = output_check(f->path);
+    if (world_rank() == 0 && !err && keep > 0) {
         if (file_exists(f->path)) {
             err = rewind_file(f, spec, keep);
             state[0] = 1;
