@@ -60,8 +60,8 @@ job() {
     local -A last=()
     shift 2
     for key in "$@"; do last[${key%%=*}]=$key; done
-    if [ "$n" = 1 ]; then timeout 120 ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null
-    else timeout 120 mpirun -np "$n" ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null; fi
+    if [ "$n" = 1 ]; then tests/patience 120 ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null
+    else tests/patience 120 mpirun -np "$n" ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null; fi
 }
 
 # plan RANKS KEY=VALUE...
