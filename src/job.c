@@ -42,7 +42,8 @@ typedef struct {
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
     Group *node; // [checkpoint] files = node
-    int bound;   // hardware threads that this rank keeps to, 0: any
+    int threads; // of this rank
+    int bound;   // hardware threads that it keeps to, 0: any
 } Job;
 
 const char *job_commit(void) { return origin_commit(); }
@@ -209,7 +210,8 @@ static void say_line(const char *line, void *user) {
 static void greet(const Job *j) {
     log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
              world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
-    if (j->bound) log_info("  threads are bound: rank 0 to %d hardware threads", j->bound);
+    if (j->bound) log_info("  %d threads a rank, bound: rank 0 to %d hardware threads", j->threads, j->bound);
+    else log_info("  %d threads a rank, not bound", j->threads);
     params_list_preset(j->p, say_line, NULL);
     greet_fit("actor", &j->p->actor.common);
     greet_fit("critic", &j->p->critic.common);
@@ -241,6 +243,7 @@ static Err open_kernels(Job *j) {
     const int own = cores_count(), threads = j->p->job.threads > 0 ? (int)j->p->job.threads : own;
     if (j->p->job.bind == BIND_AUTO) j->bound = cores_share(threads, &cpus);
     DS_TRY(agree_err(j->run.world, kernels_open("cpu", isa, threads, &j->run.k)));
+    j->threads = threads;
     if (j->bound) kernels_bind(cpus, j->bound);
 done:
     mem_free(cpus);

@@ -45,8 +45,6 @@ typedef enum { LIST_RM_LOSS(PARAMS_CONSTANT) } RmLoss;
 typedef enum { LIST_KL_ESTIMATOR(PARAMS_CONSTANT) } KlEstimator;
 typedef enum { LIST_KL_CONTROL(PARAMS_CONSTANT) } KlControl;
 typedef enum { LIST_WHITEN(PARAMS_CONSTANT) } Whiten;
-typedef enum { LIST_ADVANTAGE(PARAMS_CONSTANT) } Advantage;
-typedef enum { LIST_POLICY_LOSS(PARAMS_CONSTANT) } PolicyLoss;
 typedef enum { LIST_REWARD_SOURCE(PARAMS_CONSTANT) } RewardSource;
 typedef enum { LIST_PRESET(PARAMS_CONSTANT) } Preset;
 typedef enum { LIST_FILES(PARAMS_CONSTANT) } CheckpointFiles;
