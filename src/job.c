@@ -20,17 +20,17 @@
 #include "io/h5.h"
 #include "io/h5_inspect.h"
 #include "plan/plan.h"
+#include "stage/preflight.h"
 #include "stage/screen.h"
 #include "stage/stage_ppo.h"
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
 
-// In the order of the key [job] stages; the model that marks a stage as done.
+// In the order of the key [job] stages.
 static const struct {
     const Stage *stage;
-    const char *product;
-} stages[] = {{&stage_sft, "sft"}, {&stage_rm, "rm"}, {&stage_ppo, "actor"}};
+} stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
 
 typedef struct {
     Run run;
@@ -97,12 +97,7 @@ done:
     return err;
 }
 
-static bool stage_done(const Job *j, int i) {
-    char *path = stage_model_path(&j->run, stages[i].product);
-    bool done = file_exists(path);
-    mem_free(path);
-    return done;
-}
+static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
 
 static bool nothing_left(const Job *j) {
     for (int i = 0; i < DS_COUNT(stages); i++)
@@ -125,6 +120,7 @@ static Err find_resume(Job *j) {
         if (stage_done(j, i) && isfinite(summary_get(j->run.summary, key)))
             j->records = (int64_t)summary_get(j->run.summary, key);
     }
+    coll_bcast(j->run.world, &j->records, sizeof j->records, 0); // as rank 0 reads summary.json
     if (!j->resume) goto done;
     ckpt_parse(j->resume, &j->resume_stage, &step);
     for (int i = 0; i < DS_COUNT(stages); i++)
@@ -172,7 +168,8 @@ static Err load_tokenizer(Job *j) {
     Dataset *d = NULL;
     const char *const files[] = {j->p->data.sft_file, j->p->data.rm_file, j->p->data.ppo_file};
     int first = 0;
-    while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
+    if (nothing_left(j)) return DS_OK;
+    while (!(j->p->job.stages & (1 << first)) || stage_done(j, first)) first++;
     err = h5_inspect_for_all(j->run.world, files[first]);
     if (!err) err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
@@ -258,6 +255,7 @@ static Err setup(Job *j) {
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
+    DS_TRY(preflight_job(run));
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;

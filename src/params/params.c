@@ -132,7 +132,7 @@ void params_write_template(FILE *f) {
         "# params.in: every key of a params file, with its default, meaning, legal values and unit.\n"
         "#\n"
         "#     mpirun -np N ./dschat params.in [section.key=value ...]      run, or resume\n"
-        "#     ./dschat --check params.in                                   read and validate only\n"
+        "#     ./dschat --check params.in                                   read and validate, look at the files\n"
         "#\n"
         "# Copy this file, take the ';' off the keys to change, and delete the rest as you like. A line that begins "
         "with\n"
