@@ -19,6 +19,12 @@ Err file_open_read(const char *path, int *fd, int64_t *bytes);
 // "..", not a symbolic link), regular.
 Err file_open_inside(const char *dir, const char *name, int *fd, int64_t *bytes);
 
+// Exactly `bytes` bytes at offset `at`, also where the system gives them in parts or is interrupted. `path` is for the
+// words. DS_ERR_IO with errno's; DS_ERR_DATA: the file ends before.
+Err file_pread(int fd, const char *path, void *out, size_t bytes, int64_t at);
+Err file_pwrite(int fd, const char *path, const void *data, size_t bytes, int64_t at);
+
+// A mapping cannot report a failed read (the process gets SIGBUS): for files that are looked at here and there.
 Err file_map(const char *path, FileMap *map);
 Err file_map_inside(const char *dir, const char *name, FileMap *map);
 void file_unmap(FileMap *map); // accepts an empty one

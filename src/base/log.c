@@ -82,7 +82,19 @@ static void format_left(char *out, size_t size, double seconds) {
     else snprintf(out, size, "%lds left", s);
 }
 
-void log_progress(const char *label, int64_t done, int64_t total, double rate, const char *unit, const char *extra) {
+static void show_line(const char *line, bool tty, bool last) {
+    if (tty) {
+        fprintf(stdout, "\r\033[K%s", line);
+        line_open = true;
+        if (last) close_line();
+    } else {
+        fprintf(stdout, "%s\n", line);
+    }
+    fflush(stdout);
+}
+
+void log_progress(const char *label, int64_t done, int64_t total, double rate, const char *unit, const char *extra,
+                  bool keep) {
     static char label_now[32];
     static double started;
     static int64_t done_at_start;
@@ -92,8 +104,10 @@ void log_progress(const char *label, int64_t done, int64_t total, double rate, c
         snprintf(label_now, sizeof label_now, "%s", label);
         started = now, done_at_start = done, last_plain = 0;
     }
-    bool tty = isatty(STDOUT_FILENO), last = done >= total;
-    if (!tty && !last && last_plain > 0 && now - last_plain < 10) return;
+    const bool tty = isatty(STDOUT_FILENO), last = done >= total;
+    const bool shown = tty || last || last_plain <= 0 || now - last_plain >= 10;
+    keep = file && (keep || last);
+    if (!shown && !keep) return;
     char left[48] = "";
     if (!last && done > done_at_start)
         format_left(left, sizeof left, (now - started) / (double)(done - done_at_start) * (double)(total - done));
@@ -101,14 +115,6 @@ void log_progress(const char *label, int64_t done, int64_t total, double rate, c
     snprintf(raw, sizeof raw, "%-4s %5lld/%lld  %9.0f %s  %s  %s", label, (long long)done, (long long)total, rate, unit,
              extra ? extra : "", left);
     text_visible(raw, (int64_t)strlen(raw), false, line, sizeof line);
-    if (tty) {
-        fprintf(stdout, "\r\033[K%s", line);
-        line_open = true;
-        if (last) close_line();
-    } else {
-        fprintf(stdout, "%s\n", line);
-    }
-    fflush(stdout);
-    last_plain = now;
-    if (file && (last || !tty)) fprintf(file, "%s\n", line), fflush(file);
+    if (shown) show_line(line, tty, last), last_plain = now;
+    if (keep) fprintf(file, "%s\n", line), fflush(file);
 }

@@ -18,7 +18,9 @@ void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // r
 void log_rank(const char *fmt, ...) __attribute__((format(printf, 1, 2)));  // any rank, stderr, "rank N: ..."
 
 // One progress line: redrawn in place on a terminal, a plain line at most every 10 s elsewhere (and at done == total).
-// label: stage; rate and unit: "1234 tokens/s"; extra: free text such as "loss 2.31". Rank 0.
-void log_progress(const char *label, int64_t done, int64_t total, double rate, const char *unit, const char *extra);
+// label: stage; rate and unit: "1234 tokens/s"; extra: free text such as "loss 2.31". keep: this line goes to the file
+// too, as the last one does. Rank 0.
+void log_progress(const char *label, int64_t done, int64_t total, double rate, const char *unit, const char *extra,
+                  bool keep);
 
 #endif

@@ -104,7 +104,7 @@ static void errors_and_logs(void **state) {
     must(log_to_file(DIR_ "/log.txt"));
     log_info("  after   %s", "\x1b]0;owned\x07\xc2\x9bx");
     log_warn("%s", "\r\x08\x7f");
-    log_progress("sft", 1, 1, 3, "tokens/s", "loss \x1b[0m");
+    log_progress("sft", 1, 1, 3, "tokens/s", "loss \x1b[0m", false);
     must(log_to_file(NULL));
     expect_plain_file(DIR_ "/log.txt", "  after   \\x1b]0;owned\\x07\\u009bx");
     expect_plain_file(DIR_ "/log.txt", "warning: \\x0d\\x08\\x7f");
