@@ -91,6 +91,17 @@ done:
     return err;
 }
 
+Err params_asking(int n_overrides, char **overrides, Params **out) {
+    Params *p = create("defaults");
+    Err err = DS_OK;
+    *out = NULL;
+    for (int i = 0; i < n_overrides; i++) DS_TRY(keytable_override(params_table(), p, p->from, overrides[i], i + 1));
+    *out = p, p = NULL;
+done:
+    params_free(&p);
+    return err;
+}
+
 Err params_load(const char *path, int n_overrides, char **overrides, Params **out) {
     char *text = NULL;
     size_t bytes;

@@ -73,6 +73,11 @@ Err params_load(const char *path, int n_overrides, char **overrides, Params **ou
 // The same from text[bytes], the content of the file `path` (used for messages and the run's name only).
 Err params_parse(const char *path, const char *text, size_t bytes, int n_overrides, char **overrides, Params **out);
 
+// For programs that ask a model of a file: overrides[n] on the defaults. Each key is checked by itself; what joins keys
+// of a job (the lengths of answers and a new model's positions, data sets of stages ...) is not: the model has its own.
+// As params_load.
+Err params_asking(int n_overrides, char **overrides, Params **out);
+
 // Accepts NULL, sets *p to NULL.
 void params_free(Params **p);
 
