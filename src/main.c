@@ -26,11 +26,10 @@ static const char help[] =
     "  ./dschat --version                                     and the instruction sets whose kernels this CPU runs\n"
     "  ./dschat --help\n"
     "\n"
-    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1 or `touch OUT/STOP`: it writes a checkpoint and "
-    "exits\n"
-    "with 10; the same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, 5 numbers, 6 bug or machine, 10 "
-    "stopped\n"
-    "early with a checkpoint, 11 stopped, do not requeue.\n";
+    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1: it writes a checkpoint and exits\n"
+    "with 10; or with `touch OUT/STOP`: 11. The same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, "
+    "5 numbers,\n"
+    "6 bug or machine, 10 stopped early with a checkpoint, 11 stopped, do not requeue.\n";
 
 static void say_line(const char *line, void *user) {
     (void)user;
