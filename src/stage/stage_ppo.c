@@ -211,7 +211,8 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     if (info->skipped && finite_rollout(run, &r, info->why)) snprintf(info->why, sizeof info->why, "%s", updates.why);
     else if (at + 1 == s->steps) DS_TRY(finite_evaluation("ppo", FINITE_AFTER, !info->skipped, info->why));
     info->tokens = r.score_tokens;
-    snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
+    if (isfinite(m.reward + m.kl_sequence))
+        snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
 done:
     rollout_free(&r);
     rollout_free_prompts(&prompts);
