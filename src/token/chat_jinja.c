@@ -22,7 +22,8 @@ static void put_literal(FILE *f, const char *s, int64_t n) {
 static void put_string(FILE *f, const char *s, bool adds_bos) {
     const struct {
         const char *mark, *token;
-    } marks[] = {{"{bos}", "{{ bos_token }}"}, {"{eos}", "{{ eos_token }}"}, {"{bos?}", adds_bos ? "{{ bos_token }}" : ""}};
+    } marks[] = {
+        {"{bos}", "{{ bos_token }}"}, {"{eos}", "{{ eos_token }}"}, {"{bos?}", adds_bos ? "{{ bos_token }}" : ""}};
     const char *from = s = s ? s : "";
     while (*s) {
         int m = 0;

@@ -59,6 +59,9 @@ done
 shows inspect 'llama' bin/dschat-model inspect "$out/models/actor.h5"
 shows inspect_verify 'llama' bin/dschat-model inspect "$out/models/actor.h5" --verify
 shows export '' bin/dschat-model export "$out/models/actor.h5" "$here/hf"
+# A model trained here brings the template that it was trained with, and what ends an answer.
+shows export_template "'.n.nHuman: '" cat "$here/hf/chat_template.jinja"
+shows export_generation '"eos_token_id": 0' cat "$here/hf/generation_config.json"
 shows import 'llama' bin/dschat-model import "$here/hf" "$here/back.h5"
 shows export_again '' bin/dschat-model export "$here/back.h5" "$here/hf2"
 same round_trip "$here/hf/model.safetensors" "$here/hf2/model.safetensors"
