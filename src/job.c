@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
@@ -70,7 +71,7 @@ static Err hold_folder(Job *j) {
     const char *out = j->p->job.out;
     j->stop_file = mem_printf("%s/STOP", out);
     if (world_rank() == 0) {
-        DS_TRY(file_make_dirs(out));
+        DS_TRY(output_folder(out));
         DS_TRY(runlock_take(out, &j->run.lock));
         DS_TRY(stop_leftover(j->stop_file));
     }
@@ -84,11 +85,12 @@ static Err open_folder(Job *j) {
     const char *out = j->p->job.out;
     char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
     char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
-    DS_TRY(file_make_dirs(models));
-    DS_TRY(file_make_dirs(checkpoints));
+    DS_TRY(output_folder(out));
+    DS_TRY(output_folder_inside(models));
+    DS_TRY(output_folder_inside(checkpoints));
     DS_TRY(summary_open(summary, &j->run.summary));
     if (world_rank() == 0) {
-        log_to_file(log);
+        DS_TRY(log_to_file(log));
         if (runlock_note(j->run.lock)) log_warn("%s: %s", out, runlock_note(j->run.lock));
         DS_TRY(ckpt_clean(checkpoints));
     }

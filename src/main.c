@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/text.h"
 #include "job.h"
 #include "kernels/kernels.h"
 #include "params/params.h"
@@ -32,7 +33,7 @@ static const char help[] =
 static Err check(int n, char **args) {
     Params *p = NULL;
     Err err = params_load(args[0], n - 1, args + 1, &p);
-    if (!err) printf("%s: ok\n", args[0]);
+    if (!err) text_print(stdout, args[0], (int64_t)strlen(args[0]), false), printf(": ok\n");
     params_free(&p);
     return err;
 }

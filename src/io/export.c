@@ -37,7 +37,8 @@ static Err copy_weights(const ModelFile *model, const WeightList *list, DType dt
         DS_TRY(safetensors_write(writer, w->hf_transposed ? turned : weight, bytes));
         written += (int64_t)bytes;
         double seconds = clock_now() - started;
-        if (seconds > 2) log_progress("export", i + 1, list->n, (double)written / seconds / 0x1p20, "MiB/s", w->name);
+        if (seconds > 2)
+            log_progress("export", i + 1, list->n, (double)written / seconds / 0x1p20, "MiB/s", w->name, false);
     }
 done:
     mem_free(weight);

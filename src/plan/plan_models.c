@@ -71,10 +71,8 @@ done:
 Err plan_models_find(const Params *p, PlanModels *m) {
     Err err = DS_OK;
     int64_t vocab = 0;
-    *m = (PlanModels){.model = {{.name = "actor", .keys = &p->actor.common},
-                                {.name = "critic", .keys = &p->critic.common},
-                                {.name = "reference", .keys = &p->reference.common},
-                                {.name = "reward", .keys = &p->reward.common}}};
+    *m = (PlanModels){.model = {{.name = "actor"}, {.name = "critic"}, {.name = "reference"}, {.name = "reward"}}};
+    plan_models_keys(m, p);
     DS_TRY(read_data(p, m, &vocab));
     DS_TRY(find_model(p, m, ROLE_ACTOR, ROLE_ACTOR, ARCH_HEAD_LM, vocab));
     DS_TRY(find_model(p, m, ROLE_REFERENCE, ROLE_ACTOR, ARCH_HEAD_LM, vocab));
@@ -83,6 +81,13 @@ Err plan_models_find(const Params *p, PlanModels *m) {
 done:
     if (err) plan_models_free(m);
     return err;
+}
+
+void plan_models_keys(PlanModels *m, const Params *p) {
+    m->model[ROLE_ACTOR].keys = &p->actor.common;
+    m->model[ROLE_CRITIC].keys = &p->critic.common;
+    m->model[ROLE_REFERENCE].keys = &p->reference.common;
+    m->model[ROLE_REWARD].keys = &p->reward.common;
 }
 
 void plan_models_free(PlanModels *m) {

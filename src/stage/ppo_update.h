@@ -37,6 +37,7 @@ typedef struct {
     double ptx_loss, ptx_tokens;
     double actor_norm, critic_norm, lr, critic_lr; // norms: mean over minibatches; rates: of the last one
     int64_t updates, skipped, tokens;
+    char why[FINITE_WORDS]; // the first was skipped
     double seconds;
 } UpdateStats;
 

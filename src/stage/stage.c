@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
+#include "stage/finite.h"
 #include "stage/save.h"
 #include "stage/stop.h"
 
@@ -74,6 +76,7 @@ static Err save_now(Loop *l) {
     l->stage->save(l->self, kv);
     StageModel models[STAGE_MODELS];
     int n = l->stage->models(l->self, models);
+    DS_TRY(finite_models(l->run, l->stage->name, models, n));
     DS_TRY(history_sync(l->run->history));
     if (l->run->rollouts) DS_TRY(history_sync_rollouts(l->run->rollouts));
     kv_put_i64(kv, "history.records", history_records(l->run->history));
@@ -101,6 +104,13 @@ done:
     return err;
 }
 
+// A skipped step says why, and how many there have been in a row.
+static void say_skipped(const Loop *l, StepInfo *info) {
+    const size_t n = strlen(info->note);
+    log_warn("%s step %lld skipped: %s", l->stage->name, (long long)l->step, info->why);
+    snprintf(info->note + n, sizeof info->note - n, "%sskipped (%lld)", n ? " " : "", (long long)l->bad);
+}
+
 // One step and what is noted of it.
 static Err one_step(Loop *l) {
     Err err = DS_OK;
@@ -125,12 +135,12 @@ static Err one_step(Loop *l) {
     history_put(l->run->history, l->stage->name, l->step, clock_unix(), info.record.v);
     double rate = (double)info.tokens / seconds;
     l->rate = l->rate > 0 ? 0.9 * l->rate + 0.1 * rate : rate;
-    log_progress(l->stage->name, l->step, l->steps, l->rate, "tokens/s", info.note);
+    if (info.skipped) say_skipped(l, &info);
+    log_progress(l->stage->name, l->step, l->steps, l->rate, "tokens/s", info.note, l->step % l->train->log_every == 0);
     DS_CHECK(l->bad <= l->run->p->job.max_bad_steps, DS_ERR_NUMERIC,
              "%s: %lld steps in a row were skipped because a loss or gradient was not finite ([job] max_bad_steps = "
-             "%lld); the "
-             "last checkpoint is untouched; a lower lr or fp32 may help",
-             l->stage->name, (long long)l->bad, (long long)l->run->p->job.max_bad_steps);
+             "%lld), the last one for %s; the last checkpoint is untouched; a lower lr or fp32 may help",
+             l->stage->name, (long long)l->bad, (long long)l->run->p->job.max_bad_steps, info.why);
 done:
     return err;
 }
@@ -182,6 +192,7 @@ done:
 Err stage_run(Run *run, const Stage *stage, const char *resume) {
     Err err = DS_OK;
     Loop l = {.run = run, .stage = stage, .train = train_params(run, stage)};
+    StageModel models[STAGE_MODELS];
     coll_set_note(stage->name);
     log_info("%s: %s", stage->name, stage->title);
     DS_TRY(stage->setup(run, &l.self));
@@ -193,6 +204,7 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     record_clear(&last);
     DS_TRY(stage->eval(run, l.self, l.step, true, &last));
     history_put(run->history, stage->name, l.step, clock_unix(), last.v);
+    DS_TRY(finite_end(run, stage->name, l.steps, models, stage->models(l.self, models)));
     DS_TRY(stage->finish(run, l.self));
     DS_TRY(history_sync(run->history));
 done:

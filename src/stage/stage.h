@@ -36,9 +36,11 @@ typedef struct {
 } Run;
 
 // What a step reports.
+enum { FINITE_WORDS = 192 };
 typedef struct {
-    bool skipped;   // a number was not finite: no model was updated
-    int64_t tokens; // through the model, over all ranks: for the rate
+    bool skipped;           // a number was not finite: no model was updated (ppo: not in one of its minibatches)
+    char why[FINITE_WORDS]; // which (finite.h)
+    int64_t tokens;         // through the model, over all ranks: for the rate
     Record record;
     char note[96]; // for the progress line: "loss 2.31"
 } StepInfo;

@@ -238,7 +238,7 @@ static void rollout_exact(Run *run, ArchFamily family, DType dt, int64_t slots, 
     const HybridCfg hybrid = {.slots = slots,
                               .max_tokens = LONG + ANSWER,
                               .prefill_tokens = 150,
-                              .kv_block = 16,
+                              .kv_block = slots == 3 ? 5 : 16,
                               .max_prompt = LONG,
                               .tensor = 1};
     scalar.head = ARCH_HEAD_SCALAR;
