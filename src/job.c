@@ -19,8 +19,10 @@
 #include "data/dataset.h"
 #include "io/ckpt.h"
 #include "io/h5.h"
+#include "io/h5_inspect.h"
 #include "io/starts.h"
 #include "plan/plan.h"
+#include "stage/preflight.h"
 #include "stage/rerun.h"
 #include "stage/screen.h"
 #include "stage/stage_ppo.h"
@@ -28,11 +30,8 @@
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
 
-// In the order of the key [job] stages; the model that marks a stage as done.
-static const struct {
-    const Stage *stage;
-    const char *product;
-} stages[] = {{&stage_sft, "sft"}, {&stage_rm, "rm"}, {&stage_ppo, "actor"}};
+// In the order of the key [job] stages.
+static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
 
 typedef struct {
     Run run;
@@ -44,7 +43,8 @@ typedef struct {
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
     Group *node;  // [checkpoint] files = node
-    int bound;    // hardware threads that this rank keeps to, 0: any
+    int threads;  // of this rank
+    int bound;    // hardware threads that it keeps to, 0: any
     bool counted; // rank 0: starts.log waits for this start's end
 } Job;
 
@@ -102,12 +102,7 @@ done:
     return err;
 }
 
-static bool stage_done(const Job *j, int i) {
-    char *path = stage_model_path(&j->run, stages[i].product);
-    bool done = file_exists(path);
-    mem_free(path);
-    return done;
-}
+static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
 
 static bool nothing_left(const Job *j) {
     for (int i = 0; i < DS_COUNT(stages); i++)
@@ -128,7 +123,7 @@ static Err find_resume(Job *j) {
         if (stage_done(j, i) && isfinite(summary_get(j->run.summary, key)))
             j->records = (int64_t)summary_get(j->run.summary, key);
     }
-    coll_bcast(j->run.world, &j->records, sizeof j->records, 0); // another node may have read an older summary
+    coll_bcast(j->run.world, &j->records, sizeof j->records, 0); // as rank 0 reads summary.json
     if (!j->resume) goto done;
     ckpt_parse(j->resume, &j->resume_stage, &step);
     for (int i = 0; i < DS_COUNT(stages); i++)
@@ -200,8 +195,10 @@ static Err load_tokenizer(Job *j) {
     Dataset *d = NULL;
     const char *const files[] = {j->p->data.sft_file, j->p->data.rm_file, j->p->data.ppo_file};
     int first = 0;
-    while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
-    err = dataset_open(files[first], &d);
+    if (nothing_left(j)) return DS_OK;
+    while (!(j->p->job.stages & (1 << first)) || stage_done(j, first)) first++;
+    err = h5_inspect_for_all(j->run.world, files[first]);
+    if (!err) err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
     DS_TRY(agree_err(j->run.world, err));
     ChatRoles roles = chat_text_roles(dataset_template(d));
@@ -237,7 +234,8 @@ static void say_line(const char *line, void *user) {
 static void greet(const Job *j) {
     log_info("dschat %s (%s), %d ranks on %d nodes, %s; %s -> %s", DS_VERSION, job_commit(), world_size(),
              world_node_count(), kernels_describe(), j->p->path, j->p->job.out);
-    if (j->bound) log_info("  threads are bound: rank 0 to %d hardware threads", j->bound);
+    if (j->bound) log_info("  %d threads a rank, bound: rank 0 to %d hardware threads", j->threads, j->bound);
+    else log_info("  %d threads a rank, not bound", j->threads);
     params_list_preset(j->p, say_line, NULL);
     greet_fit("actor", &j->p->actor.common);
     greet_fit("critic", &j->p->critic.common);
@@ -269,6 +267,7 @@ static Err open_kernels(Job *j) {
     const int own = cores_count(), threads = j->p->job.threads > 0 ? (int)j->p->job.threads : own;
     if (j->p->job.bind == BIND_AUTO) j->bound = cores_share(threads, &cpus);
     DS_TRY(agree_err(j->run.world, kernels_open("cpu", isa, threads, &j->run.k)));
+    j->threads = threads;
     if (j->bound) kernels_bind(cpus, j->bound);
 done:
     mem_free(cpus);
@@ -284,6 +283,7 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, err));
     DS_TRY(hold_folder(j)); // may wait longer than deadline_minutes
     coll_set_deadline(60 * j->p->job.deadline_minutes);
+    DS_TRY(preflight_job(run));
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;

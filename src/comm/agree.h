@@ -8,7 +8,8 @@
 // words become err_text() on all ranks ("rank N: " before them where only some failed). Collective on g.
 Err agree_err(const Group *g, Err err);
 
-// What rank 0 brought, code and words, on all ranks: for what rank 0 does alone. Collective on g.
+// What rank 0 alone has looked at: its code and words, everywhere; what the others bring does not count. Collective on
+// g.
 Err agree_root(const Group *g, Err err);
 
 // The logical or of a flag. Collective on g.

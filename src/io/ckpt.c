@@ -195,7 +195,7 @@ Err ckpt_read_state(const char *path, Kv **state) {
     H5File *file = NULL;
     char *name = mem_printf("%s/trainer.h5", path);
     *state = NULL;
-    Err err = h5_open_checked(name, &file);
+    Err err = h5_open_own(name, &file);
     if (!err) err = kv_read(file, state);
     h5_close(&file);
     mem_free(name);

@@ -91,6 +91,17 @@ done:
     return err;
 }
 
+Err params_asking(int n_overrides, char **overrides, Params **out) {
+    Params *p = create("defaults");
+    Err err = DS_OK;
+    *out = NULL;
+    for (int i = 0; i < n_overrides; i++) DS_TRY(keytable_override(params_table(), p, p->from, overrides[i], i + 1));
+    *out = p, p = NULL;
+done:
+    params_free(&p);
+    return err;
+}
+
 Err params_recall(const char *path, const char *text, size_t bytes, Params **out) {
     Params *p = create(path);
     Err err = keytable_parse(params_table(), p, p->from, path, text, bytes);
@@ -145,7 +156,7 @@ void params_write_template(FILE *f) {
         "# params.in: every key of a params file, with its default, meaning, legal values and unit.\n"
         "#\n"
         "#     mpirun -np N ./dschat params.in [section.key=value ...]      run, or resume\n"
-        "#     ./dschat --check params.in                                   read and validate only\n"
+        "#     ./dschat --check params.in                                   read and validate, look at the files\n"
         "#\n"
         "# Copy this file, take the ';' off the keys to change, and delete the rest as you like. A line that begins "
         "with\n"

@@ -30,6 +30,11 @@ char *stage_model_path(const Run *run, const char *name) {
     return mem_printf("%s/models/%s.h5", run->p->job.out, name);
 }
 
+char *stage_product_path(const Params *p, StageKind kind) {
+    static const char *const names[STAGE_KINDS] = {"sft", "rm", "actor"};
+    return mem_printf("%s/models/%s.h5", p->job.out, names[kind]);
+}
+
 Err stage_mark(Run *run, const Stage *stage) {
     Err err = history_sync(run->history);
     if (!err && group_rank(run->world) == 0) {
@@ -206,6 +211,7 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     history_put(run->history, stage->name, l.step, clock_unix(), last.v);
     DS_TRY(finite_end(run, stage->name, l.steps, models, stage->models(l.self, models)));
     DS_TRY(stage->finish(run, l.self));
+    run->products |= 1 << stage->kind;
     DS_TRY(history_sync(run->history));
 done:
     coll_set_note("between stages"); // the note lives in this frame

@@ -25,7 +25,8 @@ typedef struct {
     const Origin *origin;
     Tokenizer *tok;    // of the data set, which every model must share; NULL: none
     ChatText template; // of the data set, noted in every model
-    Runlock *lock; // rank 0: of the run's folder
+    int products;      // bits of StageKind: that stage's product is there, as rank 0 saw it, or was made since
+    Runlock *lock;     // rank 0: of the run's folder
     Summary *summary;
     History *history;
     Rollouts *rollouts;
@@ -89,7 +90,8 @@ Err stage_mark(Run *run, const Stage *stage);
 // lanes. Collective on run->world.
 void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum);
 
-// <out>/models/<name>.h5. Owner: caller, mem_free. Not collective.
+// <out>/models/<name>.h5; the same for the model that marks a stage as done. Owner: caller, mem_free. Not collective.
 char *stage_model_path(const Run *run, const char *name);
+char *stage_product_path(const Params *p, StageKind kind);
 
 #endif

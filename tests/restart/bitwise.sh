@@ -25,8 +25,7 @@ stop_at() {
     done
     case $how in
     STOP) touch "$out/STOP" ;;
-    KILL) pkill -KILL -f "^[.]/dschat $tiny_params job.out=$out " ;;
-    *) pkill -"$how" -f "^[.]/dschat $tiny_params job.out=$out " ;;
+    *) kill -"$how" $(ranks_of "$pid") ;;
     esac
     wait "$pid" 2>/dev/null
     code=$?

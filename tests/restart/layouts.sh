@@ -19,7 +19,7 @@ run "$whole" 1 $short $(stages 0 0 0) || { fail whole "$(tail -n 1 "$whole.log")
 want=$(weights "$whole")
 
 # ranks, stages of actor (and reward), critic, reference, zero group, further keys
-few="2:1:1:0:0:actor.offload=moments~critic.offload=moments~reference.offload=weights~reward.offload=weights 2:3:2:3:0:generate.tensor=2~generate.gather_blocks=3~reference.offload=weights~generate.release_cache=yes 2:2:3:3:0: 2:3:0:3:1: 4:3:2:3:2:actor.recompute=block~generate.gather=block 4:0:3:0:4:reference.recompute=block"
+few="2:1:1:0:0:actor.offload=moments~critic.offload=moments~reference.offload=weights~reward.offload=weights 2:3:2:3:0:generate.tensor=2~generate.gather_blocks=3~reference.offload=weights~generate.release_cache=yes 2:2:3:3:0: 2:3:0:3:1: 4:3:2:3:2:actor.recompute=block~generate.gather=block 4:0:3:0:4:reward.recompute=block"
 all="4:1:2:3:2:generate.tensor=4~generate.release_cache=yes 4:3:3:3:2:generate.tensor=2~generate.gather_blocks=8 1:3:2:3:0: 4:2:1:0:0: 4:1:3:3:1: 4:3:3:3:4:actor.recompute=block 2:0:0:0:2:critic.recompute=block"
 [ "${1:-}" = all ] || all=
 for case in $few $all; do

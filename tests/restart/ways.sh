@@ -88,7 +88,7 @@ out=$here/usr2
 (exec mpirun -np 1 ./dschat "$tiny_params" job.out="$out" checkpoint.every_steps=0 >>"$out.log" 2>&1) &
 pid=$!
 while kill -0 $pid 2>/dev/null && ! grep -q "sft  *1/" "$out.log" 2>/dev/null; do sleep 0.01; done
-pkill -USR2 -f "^[.]/dschat $tiny_params job.out=$out "
+kill -USR2 "$(ranks_of $pid)"
 wait $pid
 code=$?
 [ $code = 0 ] && [ "$(ls "$out/checkpoints" | wc -l)" = 1 ] && ok usr2 || fail usr2 "exit code $code, checkpoints: $(ls "$out/checkpoints")"
@@ -98,7 +98,8 @@ out=$here/twice
 (exec mpirun -np 1 ./dschat "$tiny_params" job.out="$out" checkpoint.every_steps=0 >>"$out.log" 2>&1) &
 pid=$!
 while kill -0 $pid 2>/dev/null && ! grep -q "sft  *1/" "$out.log" 2>/dev/null; do sleep 0.01; done
-for signal in STOP TERM INT CONT; do pkill -$signal -f "^[.]/dschat $tiny_params job.out=$out "; done
+rank=$(ranks_of $pid)
+for signal in STOP TERM INT CONT; do kill -$signal "$rank"; done
 wait $pid
 code=$?
 [ $code = 11 ] && ok twice || fail twice "exit code $code, expected 11: $(tail -n 1 "$out.log")"
