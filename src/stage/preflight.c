@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "data/dataset.h"
@@ -359,5 +360,8 @@ Err preflight_job(Run *run) {
     const bool root = group_rank(run->world) == 0;
     run->products = root ? preflight_products(run->p) : 0;
     coll_bcast(run->world, &run->products, sizeof run->products, 0);
-    return agree_root(run->world, root ? preflight(run->p, group_size(run->world), run->products, NULL, NULL) : DS_OK);
+    watchdog_enter(WATCH_FILE, "looking at what the stages need", NULL);
+    Err err = root ? preflight(run->p, group_size(run->world), run->products, NULL, NULL) : DS_OK;
+    watchdog_leave();
+    return agree_root(run->world, err);
 }
