@@ -16,6 +16,7 @@
 #include "comm/coll.h"
 #include "comm/cores.h"
 #include "comm/launcher.h"
+#include "comm/watch.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
@@ -289,6 +290,7 @@ static Err setup(Job *j) {
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
     DS_TRY(hold_folder(j)); // may wait longer than deadline_minutes
+    DS_TRY(watch_share(j->p->job.out));
     DS_TRY(preflight_job(run));
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
