@@ -156,7 +156,8 @@ Err file_rename_durable(const char *from, const char *to) {
 Err file_write_atomic(const char *path, const void *data, size_t bytes) {
     Err err = DS_OK;
     char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    unlink(temporary); // of a process of that number that was ended
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
     DS_TRY(file_pwrite(fd, temporary, data, bytes, 0));
     DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", temporary, strerror(errno));
@@ -178,7 +179,7 @@ Err file_make_dirs(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char keep = *p;
         *p = 0;
-        DS_CHECK(mkdir(copy, 0750) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
+        DS_CHECK(mkdir(copy, 0775) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
                  strerror(errno));
         *p = keep;
         if (!keep) break;
@@ -213,5 +214,21 @@ Err file_free_bytes(const char *path, uint64_t *bytes) {
     struct statvfs v;
     if (statvfs(path, &v) != 0) return err_set(DS_ERR_IO, "%s: cannot ask for free space: %s", path, strerror(errno));
     *bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    return DS_OK;
+}
+
+static _Thread_local int64_t tree_bytes; // nftw hands nothing on
+
+static int add_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)path, (void)ftw;
+    if (type == FTW_F) tree_bytes += (int64_t)st->st_blocks * 512;
+    return 0;
+}
+
+Err file_tree_bytes(const char *path, int64_t *bytes) {
+    tree_bytes = 0;
+    if (nftw(path, add_entry, 16, FTW_PHYS) != 0)
+        return err_set(DS_ERR_IO, "%s: cannot be listed: %s", path, strerror(errno));
+    *bytes = tree_bytes;
     return DS_OK;
 }

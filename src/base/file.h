@@ -1,4 +1,5 @@
-// file.h: the one way to open, map, replace and sync files. Not collective.
+// file.h: the one way to open, map, replace and sync files. The umask says who may read and write what is made. Not
+// collective.
 #ifndef DS_FILE_H
 #define DS_FILE_H
 
@@ -36,12 +37,15 @@ Err file_write_atomic(const char *path, const void *data, size_t bytes);
 
 Err file_sync(const char *path);                           // fsync of a file or a folder
 Err file_rename_durable(const char *from, const char *to); // rename, then fsync of the folder of `to`
-Err file_make_dirs(const char *path);                      // like mkdir -p; mode 0750 under the umask
+Err file_make_dirs(const char *path);                      // like mkdir -p, but never writable by all
 Err file_remove_tree(const char *path);                    // like rm -rf; follows no links; a missing path is fine
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
 
 // Bytes free for this user on the file system that holds `path` (a folder).
 Err file_free_bytes(const char *path, uint64_t *bytes);
+
+// Bytes of all files below `path`, as they lie on the disk; links are not followed.
+Err file_tree_bytes(const char *path, int64_t *bytes);
 
 #endif

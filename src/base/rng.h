@@ -18,7 +18,7 @@ typedef enum {
 // Four 32-bit words.
 void rng_words(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw, uint32_t out[4]);
 
-// In (0, 1): 53 bits, never 0 or 1.
+// In (0, 1): (b + 1/2) / 2^52 with 52 random bits b, never 0 or 1.
 double rng_uniform(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw);
 
 // Standard normal (Box-Muller). Plain arithmetic throughout: the same bits on any CPU.

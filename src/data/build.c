@@ -145,7 +145,7 @@ static Err take_object(Build *b, int source, const JsonValue *object, const char
 static void say_progress(const Jsonl *in, const Counts *c, double began) {
     double seconds = clock_now() - began;
     log_progress(jsonl_path(in), jsonl_bytes_read(in), jsonl_bytes(in), (double)c->lines / ds_max(1, (int64_t)seconds),
-                 "records/s", "");
+                 "records/s", "", false);
 }
 
 static Err read_source(Build *b, int source) {

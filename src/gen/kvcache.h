@@ -18,7 +18,7 @@
 
 typedef struct {
     const Kernels *k;      // view
-    int64_t layers, block; // positions of a block: a multiple of 16
+    int64_t layers, block; // positions of a block, 1 or more; multiples of 16 are read fastest
     int64_t blocks, n_free;
     int32_t *free;      // [blocks] numbers of the free blocks are the first n_free
     int32_t *users;     // [blocks] slots that have the block; 0: it is free

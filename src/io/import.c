@@ -277,7 +277,8 @@ static Err copy_weights(const ImportSource *s, ModelWriter *writer, DType dtype)
         done_bytes += count * (int64_t)dtype_bytes(dtype);
         double seconds = clock_now() - started;
         if (seconds > 2)
-            log_progress("import", i + 1, s->list.n, (double)done_bytes / seconds / 0x1p20, "MiB/s", s->list.w[i].name);
+            log_progress("import", i + 1, s->list.n, (double)done_bytes / seconds / 0x1p20, "MiB/s", s->list.w[i].name,
+                         false);
     }
 done:
     mem_free(buffer);

@@ -1,9 +1,11 @@
 // plan.c: the plan for a person, and what to change where it does not fit.
 #include "plan/plan.h"
 
+#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "model/acts.h"
 #include "model/new_model.h"
 #include "plan/plan_models.h"
@@ -46,13 +48,14 @@ static bool fits(double memory_gib, const Plan *plan) { return (double)plan->tot
 // ---- recompute = fit ----
 
 // keys, which lie in p, are of a model of so many layers.
-static Err fit_model(const Params *p, int ranks, double memory_gib, ModelParams *keys, int64_t layers) {
+static Err fit_model(const Params *p, const PlanModels *m, int ranks, double memory_gib, ModelParams *keys,
+                     int64_t layers) {
     Err err = DS_OK;
     Plan plan;
     int64_t low = 1, high = layers;
     while (low < high) {
         keys->keep_layers = (low + high + 1) / 2;
-        DS_TRY(plan_make(p, ranks, &plan));
+        DS_TRY(plan_make_of(p, m, ranks, &plan));
         if (fits(memory_gib, &plan)) low = keys->keep_layers;
         else high = keys->keep_layers - 1;
     }
@@ -61,20 +64,30 @@ done:
     return err;
 }
 
-Err plan_fit(Params *p, int ranks, double memory_gib) {
+static bool wishes_fit(const Params *p) {
+    return p->actor.common.recompute == RECOMPUTE_FIT || p->critic.common.recompute == RECOMPUTE_FIT ||
+           p->reward.common.recompute == RECOMPUTE_FIT;
+}
+
+static Err fit_models(Params *p, const PlanModels *m, int ranks, double memory_gib) {
     static const PlanRole roles[] = {ROLE_ACTOR, ROLE_CRITIC, ROLE_REWARD};
     ModelParams *const keys[] = {&p->actor.common, &p->critic.common, &p->reward.common};
     Err err = DS_OK;
-    PlanModels m = {0};
-    int wishes = 0;
     for (int i = 0; i < DS_COUNT(keys); i++)
-        if (keys[i]->recompute == RECOMPUTE_FIT) keys[i]->keep_layers = 1, wishes++;
-    if (!wishes) return DS_OK;
-    DS_TRY(plan_models_find(p, &m));
+        if (keys[i]->recompute == RECOMPUTE_FIT) keys[i]->keep_layers = 1;
     for (int i = 0; i < DS_COUNT(keys); i++)
         if (keys[i]->recompute == RECOMPUTE_FIT)
-            DS_TRY(fit_model(p, ranks, memory_gib, keys[i], m.model[roles[i]].arch.layers));
+            DS_TRY(fit_model(p, m, ranks, memory_gib, keys[i], m->model[roles[i]].arch.layers));
 done:
+    return err;
+}
+
+Err plan_fit(Params *p, int ranks, double memory_gib) {
+    PlanModels m;
+    if (!wishes_fit(p)) return DS_OK;
+    Err err = plan_models_find(p, &m);
+    if (err) return err;
+    err = fit_models(p, &m, ranks, memory_gib);
     plan_models_free(&m);
     return err;
 }
@@ -105,7 +118,7 @@ static void use_small_micro(Params *p) {
 static void use_small_batch(Params *p) { p->generate.batch = ds_max(1, p->generate.batch / 4); }
 
 // Changes are tried one on top of the other, the cheapest in time first; then more ranks.
-static Err advise(const Params *p, int ranks, FILE *out) {
+static Err advise(const Params *p, const PlanModels *m, int ranks, FILE *out) {
     static const struct {
         void (*change)(Params *p);
         const char *words;
@@ -124,7 +137,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
     for (int i = 0; i < DS_COUNT(steps); i++) {
         steps[i].change(&q);
         at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", i ? ", " : "", steps[i].words);
-        DS_TRY(plan_make(&q, ranks, &plan));
+        DS_TRY(plan_make_of(&q, m, ranks, &plan));
         if (!fits(p->machine.memory_gib, &plan)) continue;
         fprintf(out, "it would fit with, in every model or stage, %s: %.2f GiB a rank\n", words,
                 (double)plan.total / GIB);
@@ -132,7 +145,7 @@ static Err advise(const Params *p, int ranks, FILE *out) {
     }
     for (int more = 2 * ranks; more <= 64 * ranks && more <= 65536; more *= 2) {
         q.layout.zero = q.layout.lanes = 0;
-        DS_TRY(plan_make(&q, more, &plan));
+        DS_TRY(plan_make_of(&q, m, more, &plan));
         if (!fits(p->machine.memory_gib, &plan)) continue;
         fprintf(out, "it would fit on %d ranks with, in every model or stage, %s: %.2f GiB a rank\n", more, words,
                 (double)plan.total / GIB);
@@ -144,14 +157,14 @@ done:
 }
 
 // The largest micro_tokens of all stages, a power of two, with which it still fits.
-static Err largest_micro(const Params *p, int ranks, int64_t *micro) {
+static Err largest_micro(const Params *p, const PlanModels *m, int ranks, int64_t *micro) {
     Err err = DS_OK;
     Plan plan;
     Params q = *p;
     *micro = 0;
     for (int64_t n = 256; n <= 1 << 22; n *= 2) {
         q.sft.train.micro_tokens = q.rm.train.micro_tokens = q.ppo.train.micro_tokens = n;
-        DS_TRY(plan_make(&q, ranks, &plan));
+        DS_TRY(plan_make_of(&q, m, ranks, &plan));
         if (!fits(p->machine.memory_gib, &plan)) break;
         *micro = n;
     }
@@ -163,27 +176,24 @@ done:
 
 static const char *const phase_names[] = {"sft", "rm", "ppo"};
 
-static Err print_models(const Params *p, FILE *out) {
-    Err err = DS_OK;
-    PlanModels m;
-    DS_TRY(plan_models_find(p, &m));
+static void print_models(const Params *p, const PlanModels *m, FILE *out) {
     for (int i = 0; i < ROLES; i++) {
-        const ModelParams *keys = m.model[i].keys;
-        const int64_t layers = m.model[i].arch.layers;
-        char *words = arch_describe(&m.model[i].arch), *kept = NULL;
+        const ModelParams *keys = m->model[i].keys;
+        const int64_t layers = m->model[i].arch.layers;
+        char *words = arch_describe(&m->model[i].arch), *kept = NULL;
         if (keys->recompute != RECOMPUTE_NONE)
             kept = mem_printf(", %lld of %lld layers keep activations", (long long)acts_kept(keys, layers),
                               (long long)layers);
-        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s%s\n", m.model[i].name, words, dtype_name(keys->dtype),
-                (long long)keys->zero_stage, kept ? kept : "", m.model[i].source,
+        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s%s\n", m->model[i].name, words, dtype_name(keys->dtype),
+                (long long)keys->zero_stage, kept ? kept : "", m->model[i].source,
                 i == ROLE_REFERENCE && new_model_shares(p) ? ", whose frozen weights it has" : "");
         mem_free(words);
         mem_free(kept);
     }
-    if (!m.data_known) fprintf(out, "  data       not there: samples of max_prompt + max_answer tokens are assumed\n");
-done:
-    plan_models_free(&m);
-    return err;
+    if (!m->data_known) fprintf(out, "  data       not there: samples of max_prompt + max_answer tokens are assumed\n");
+    if (m->vocab_assumed)
+        fprintf(out, "  tokens     no data set tells how many: a vocabulary of %lld is assumed\n",
+                (long long)m->model[ROLE_ACTOR].arch.vocab);
 }
 
 static void print_row(FILE *out, const char *name, const int64_t bytes[MEM_TAGS], int64_t total) {
@@ -236,35 +246,45 @@ static void print_steps(const Params *p, const Plan *plan, FILE *out) {
     }
 }
 
-Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
-    Err err = DS_OK;
-    Plan plan;
-    int64_t micro;
-    Params q = with_machine(given, 1), *const p = &q;
-    DS_TRY(plan_fit(&q, ranks, q.machine.memory_gib));
-    DS_TRY(plan_make(p, ranks, &plan));
-    const int64_t data = ranks / p->layout.tensor;
-    fprintf(out, "plan: %s on %d ranks: tensor groups of %lld%s, zero groups of %lld, %lld lanes\n", p->path, ranks,
-            (long long)p->layout.tensor, p->layout.sequence ? " with sequence" : "",
-            (long long)(p->layout.zero ? p->layout.zero : data), (long long)(p->layout.lanes ? p->layout.lanes : data));
-    DS_TRY(print_models(p, out));
-    print_memory(p, &plan, out);
-    print_steps(p, &plan, out);
+static void print_machine(const Params *p, FILE *out) {
     fprintf(out,
             "machine: %.4g GiB, %.3g flop/s, %.3g B/s memory, %.3g B/s network, %.3g B/s in tensor groups a rank; "
             "times are "
             "estimates from these\n",
             p->machine.memory_gib, p->machine.flops, p->machine.bandwidth, p->machine.network,
             p->machine.link > 0 ? p->machine.link : p->machine.network);
+}
+
+Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
+    Err err = DS_OK;
+    Plan plan;
+    PlanModels m;
+    int64_t micro;
+    Params q = with_machine(given, 1), *const p = &q;
+    err = plan_models_find(p, &m);
+    if (err) return err;
+    DS_TRY(fit_models(&q, &m, ranks, q.machine.memory_gib));
+    DS_TRY(plan_make_of(p, &m, ranks, &plan));
+    const int64_t data = ranks / p->layout.tensor;
+    fputs("plan: ", out);
+    text_print(out, p->path, (int64_t)strlen(p->path), false);
+    fprintf(out, " on %d ranks: tensor groups of %lld%s, zero groups of %lld, %lld lanes\n", ranks,
+            (long long)p->layout.tensor, p->layout.sequence ? " with sequence" : "",
+            (long long)(p->layout.zero ? p->layout.zero : data), (long long)(p->layout.lanes ? p->layout.lanes : data));
+    print_models(p, &m, out);
+    print_memory(p, &plan, out);
+    print_steps(p, &plan, out);
+    print_machine(p, out);
     *good = fits(p->machine.memory_gib, &plan);
     if (*good) {
-        DS_TRY(largest_micro(p, ranks, &micro));
+        DS_TRY(largest_micro(p, &m, ranks, &micro));
         fprintf(out, "it fits: %.2f of %.4g GiB; so does micro_tokens = %lld in all stages\n", (double)plan.total / GIB,
                 p->machine.memory_gib, (long long)micro);
     } else {
         fprintf(out, "it does not fit: %.2f GiB needed, %.4g there\n", (double)plan.total / GIB, p->machine.memory_gib);
-        DS_TRY(advise(p, ranks, out));
+        DS_TRY(advise(p, &m, ranks, out));
     }
 done:
+    plan_models_free(&m);
     return err;
 }

@@ -86,31 +86,39 @@ static double group_sent(const Group *g) {
     return (double)(coll_group_sent_as(g, COLL_REDUCE_SCATTER) + coll_group_sent_as(g, COLL_ALLGATHER));
 }
 
-// Adds `sign` times what has been sent so far: -1 before, 1 after.
-static void count(Dry *d, int sign) {
-    double *sent = d->out->sent;
-    sent[PLAN_ZERO_REDUCE] += sign * (double)coll_group_sent_as(d->layout.zero, COLL_REDUCE_SCATTER);
-    sent[PLAN_ZERO_GATHER] += sign * (double)coll_group_sent_as(d->layout.zero, COLL_ALLGATHER);
-    sent[PLAN_COPIES] += sign * group_sent(d->layout.copies);
-    sent[PLAN_TENSOR] += sign * group_sent(d->layout.tensor);
+// Adds `times` what has been sent so far: -n before, n after what happens n times.
+static void count(Dry *d, int64_t times) {
+    double *sent = d->out->sent, n = (double)times;
+    sent[PLAN_ZERO_REDUCE] += n * (double)coll_group_sent_as(d->layout.zero, COLL_REDUCE_SCATTER);
+    sent[PLAN_ZERO_GATHER] += n * (double)coll_group_sent_as(d->layout.zero, COLL_ALLGATHER);
+    sent[PLAN_COPIES] += n * group_sent(d->layout.copies);
+    sent[PLAN_TENSOR] += n * group_sent(d->layout.tensor);
 }
 
-// One optimizer step of a model with these activations: what it sends.
+// One optimizer step of a model with these activations: what it sends. All turns after the first, which finds other
+// blocks open, send the same: one of them stands for all, of which there can be a million.
 static void dry_step(Dry *d, PlanRole role, Acts *a, int64_t turns, int64_t tokens) {
     ZeroState *z = &d->model[role].zero;
     acts_set_rows(a, tokens);
     count(d, -1);
     zero_step_begin(z);
-    for (int64_t t = 0; t < turns; t++) dry_turn(&d->model[role], a);
+    dry_turn(&d->model[role], a);
+    if (turns > 1) {
+        count(d, 2 - turns);
+        dry_turn(&d->model[role], a);
+        count(d, turns - 2);
+    }
     zero_grad_finish(z);
     zero_weights_changed(z);
     count(d, 1);
 }
 
-// Micro-batches of one step on a rank: lanes in turn, each with enough for its share of the tokens.
-static int64_t turns_of(const Dry *d, double step_tokens, int64_t micro_tokens) {
+// Micro-batches of one step of so many samples on a rank: lanes in turn, each with enough for its share of the tokens,
+// of which a sample is the least.
+static int64_t turns_of(const Dry *d, double step_tokens, int64_t samples, int64_t micro_tokens) {
     const double lane = step_tokens / d->layout.lanes;
-    return d->layout.turns * ds_max(1, (int64_t)(lane / (double)micro_tokens + 0.999));
+    const int64_t turns = ds_max(1, (int64_t)(lane / (double)micro_tokens + 0.999));
+    return d->layout.turns * ds_min(turns, ds_ceil_div(samples, d->layout.lanes));
 }
 
 static int64_t checkpoint_bytes(const Dry *d, PlanRole role) {
@@ -154,7 +162,7 @@ static void plan_supervised(Dry *d, PlanRole role, const TrainParams *t, int64_t
     const double all = tokens * (double)t->global_batch;
     add_model(d, role, true, false);
     add_acts(d, role, true, ds_max(t->micro_tokens, longest), NULL);
-    d->out->turns = turns_of(d, all, t->micro_tokens);
+    d->out->turns = turns_of(d, all, t->global_batch, t->micro_tokens);
     dry_step(d, role, &d->acts[0], d->out->turns, t->micro_tokens);
     d->out->flops[2] = train_flops(x, all, pairs ? tokens / 2 : tokens) / d->ranks;
     close_phase(d);
@@ -224,7 +232,8 @@ static void plan_ppo(Dry *d) {
     hybrid_enter(d->gen);
     hybrid_leave(d->gen);
     d->out->rollout = group_sent(d->layout.zero) - before;
-    d->out->turns = turns_of(d, (double)(ds_min(p->ppo.train.global_batch, answers) * longest), micro);
+    const int64_t batch = ds_min(p->ppo.train.global_batch, answers);
+    d->out->turns = turns_of(d, (double)(batch * longest), batch, micro);
     dry_step(d, ROLE_ACTOR, &d->acts[0], d->out->turns, micro);
     dry_step(d, ROLE_CRITIC, &d->acts[1], d->out->turns, micro);
     plan_ppo_cost(d, answers);
@@ -238,14 +247,23 @@ static void set_seconds(PhasePlan *x, const Params *p, double steps) {
 }
 
 Err plan_make(const Params *p, int ranks, Plan *plan) {
+    PlanModels models;
+    Err err = plan_models_find(p, &models);
+    if (err) return err;
+    err = plan_make_of(p, &models, ranks, plan);
+    plan_models_free(&models);
+    return err;
+}
+
+Err plan_make_of(const Params *p, const PlanModels *found, int ranks, Plan *plan) {
     Err err = DS_OK;
-    PlanModels models = {0};
+    PlanModels models = *found;
     Dry d = {.p = p, .all = &models, .ranks = ranks, .workspace = {.k = &kernels_dry}};
     *plan = (Plan){0};
+    plan_models_keys(&models, p);
     DS_CHECK(ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %d: expected 1 to %d", ranks, 1 << 20);
     const LayoutWish wish = {p->layout.tensor, p->layout.zero, p->layout.lanes};
     DS_TRY(layout_check(ranks, wish));
-    DS_TRY(plan_models_find(p, &models));
     for (int r = 0; r < ROLES; r++)
         DS_TRY(new_model_check(&models.model[r].arch, (int)wish.tensor, models.model[r].keys, models.model[r].name));
     DS_TRY(hybrid_check(&models.model[ROLE_ACTOR].arch, ranks, p->generate.tensor));
@@ -269,6 +287,5 @@ Err plan_make(const Params *p, int ranks, Plan *plan) {
     }
     layout_destroy(&d.layout);
 done:
-    plan_models_free(&models);
     return err;
 }

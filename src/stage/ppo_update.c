@@ -12,6 +12,7 @@
 #include "comm/coll.h"
 #include "loss/loss_lm.h"
 #include "model/head.h"
+#include "stage/finite.h"
 
 void ppo_update_create(Update *u, const UpdateCfg *cfg, const Params *p, Role *actor, Role *critic, Feed *ptx,
                        Workspace *shared) {
@@ -140,14 +141,22 @@ done:
 
 // ---- minibatches ----
 
+// Why the first update of the iteration that is skipped is skipped: what is summed is finite until then.
+static void find_why(const Run *run, const Update *u, double actor, UpdateStats *stats) {
+    const StageModel a = {"actor", &u->actor->model, &u->actor->optim},
+                     c = {"critic", &u->critic->model, &u->critic->optim};
+    if (!isfinite(actor)) finite_find(run, &a, stats->actor.policy + stats->ptx_loss, stats->why);
+    else finite_find(run, &c, stats->critic.loss, stats->why);
+}
+
 // The optimizer steps of both models, or of neither.
-static void apply(Update *u, bool train_actor, UpdateStats *stats) {
+static void apply(const Run *run, Update *u, bool train_actor, UpdateStats *stats) {
     double actor = train_actor ? optim_reduce(&u->actor->optim) : 0, critic = optim_reduce(&u->critic->optim);
     stats->actor_norm += actor;
     stats->critic_norm += critic;
     stats->updates++;
     if (!isfinite(actor) || !isfinite(critic)) {
-        stats->skipped++;
+        if (stats->skipped++ == 0) find_why(run, u, actor, stats);
         return;
     }
     if (train_actor) stats->lr = optim_apply(&u->actor->optim);
@@ -175,7 +184,7 @@ static Err minibatch(Run *run, Update *u, const Rollout *r, const int64_t *item,
     }
     if (stats->updates == 0) stats->first_ratio = first_ratio;
     if (train_actor && u->ptx) DS_TRY(train_ptx(run, u, stats));
-    apply(u, train_actor, stats);
+    apply(run, u, train_actor, stats);
 done:
     pack_deal_free(&deal);
     mem_free(length);

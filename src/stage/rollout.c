@@ -21,6 +21,7 @@ void rollout_free(Rollout *r) {
     mem_free(r->score);
     mem_free(r->truth);
     mem_free(r->truncated);
+    mem_free(r->scorer);
     *r = (Rollout){0};
 }
 
@@ -74,6 +75,7 @@ static void allocate(Rollout *r, int64_t actions) {
     r->score = MEM_NEW(float, r->answers);
     r->truth = MEM_NEW(float, r->answers);
     r->truncated = MEM_NEW(uint8_t, r->answers);
+    r->scorer = MEM_NEW(int32_t, r->answers);
 }
 
 static void unpack_answers(const int32_t *wire, int64_t words, Rollout *r) {
@@ -224,8 +226,8 @@ static void score_micro(Scoring *x, const int64_t *item, int64_t n) {
     }
 }
 
-// Takes one rank's scores apart in the order in which score_micro wrote them.
-static const float *take_scores(const PackBatches *own, int lists, const float *at, Rollout *r) {
+// Takes the scores of a rank apart in the order in which score_micro wrote them.
+static const float *take_scores(const PackBatches *own, int rank, int lists, const float *at, Rollout *r) {
     for (int64_t m = 0; m < own->n; m++) {
         const int64_t *item = own->item + own->start[m], n = own->start[m + 1] - own->start[m];
         float *const to[] = {r->logp_ref, r->values, r->logp};
@@ -235,7 +237,10 @@ static const float *take_scores(const PackBatches *own, int lists, const float *
                 memcpy(to[which] + r->starts[item[i]], at, (size_t)count * sizeof *at);
                 at += count;
             }
-        for (int64_t i = 0; i < n; i++) r->score[item[i]] = *at++;
+        for (int64_t i = 0; i < n; i++) {
+            r->score[item[i]] = *at++;
+            r->scorer[item[i]] = rank;
+        }
     }
     return at;
 }
@@ -262,7 +267,7 @@ void rollout_score(Run *run, Scorer *s, Rollout *r) {
     size_t *offset = MEM_NEW(size_t, size + 1);
     coll_allgatherv(run->layout.data, x.wire, (size_t)x.words * sizeof *x.wire, &all, offset);
     const float *at = all;
-    for (int p = 0; p < size; p++) at = take_scores(&deal.part[p], lists_of(s), at, r);
+    for (int p = 0; p < size; p++) at = take_scores(&deal.part[p], p, lists_of(s), at, r);
     mem_free(all);
     mem_free(offset);
     mem_free(x.rows);

@@ -31,6 +31,7 @@ typedef struct {
     float *logp, *logp_ref, *values, *kl, *rewards, *advantages, *returns; // [actions]
     float *score, *truth; // [answers] by the reward model, by the checker
     uint8_t *truncated;   // [answers] cut at max_answer
+    int32_t *scorer;      // [answers] the rank of the data group that scored it
     double generate_seconds, score_seconds;
     int64_t score_tokens; // prompts and answers, once
 } Rollout;

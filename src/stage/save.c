@@ -19,6 +19,9 @@ typedef struct {
     int64_t first; // within this rank's part of the weight
 } PieceRef;
 
+// What a shard's writer asks for at once comes by one lease (zero_state.c).
+_Static_assert((int)H5_ROW_MAX <= (int)STORE_LEASE, "a part of a file is more than a lease");
+
 // The tensors and this rank's pieces of one model.
 typedef struct {
     const Model *model;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/agree.h"
+#include "stage/finite.h"
 #include "stage/ppo_setup.h"
 #include "stage/save.h"
 
@@ -57,8 +58,9 @@ static void experience(Run *run, Ppo *s, const Prompts *prompts, int64_t samples
         for (int64_t i = 0; i < r->answers; i++) r->score[i] = r->truth[i];
 }
 
-static Err evaluate(Run *run, Ppo *s, Means *out) {
+static Err evaluate(Run *run, Ppo *s, FiniteWhen when, Means *out) {
     Err err = DS_OK;
+    char why[FINITE_WORDS];
     Prompts prompts = {0};
     Rollout r = {0};
     *out = (Means){NAN, NAN, NAN, NAN, NAN, NAN, NAN};
@@ -67,6 +69,7 @@ static Err evaluate(Run *run, Ppo *s, Means *out) {
     experience(run, s, &prompts, 1, rollout_key(KEY_EVAL, 0), &r);
     *out = means_of(&r);
     if (!s->checker) out->truth = NAN;
+    DS_TRY(finite_evaluation("ppo", when, finite_rollout(run, &r, why), why));
 done:
     rollout_free(&r);
     rollout_free_prompts(&prompts);
@@ -109,11 +112,13 @@ done:
     return err;
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Err err = DS_OK;
     Ppo *s = self;
     Means m;
-    DS_TRY(evaluate(run, s, &m));
+    DS_TRY(evaluate(run, s, FINITE_BEFORE, &m));
+    record->v[R_EVAL_REWARD] = m.reward;
+    record->v[R_EVAL_TRUE_SCORE] = m.truth;
     say(s, "before", &m);
     summary_put(run->summary, "ppo.reward_before", m.reward);
     summary_put(run->summary, "ppo.true_score_before", m.truth);
@@ -199,14 +204,17 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Means m = means_of(&r);
     record_rollout(s, &r, &m, &info->record);
     record_updates(s, &updates, &info->record);
-    DS_CHECK(run->p->ppo.max_kl == 0 || m.kl_sequence <= run->p->ppo.max_kl, DS_ERR_NUMERIC,
+    DS_CHECK(run->p->ppo.max_kl == 0 || !(m.kl_sequence > run->p->ppo.max_kl), DS_ERR_NUMERIC,
              "ppo: the KL of iteration %lld is %.3f nats a sequence, above [ppo] max_kl = %g; the last checkpoint is "
              "untouched",
              (long long)at + 1, m.kl_sequence, run->p->ppo.max_kl);
     kl_control_update(&s->kl_cfg, &s->kl, m.kl_sequence, r.answers);
     info->skipped = updates.skipped > 0;
+    if (info->skipped && finite_rollout(run, &r, info->why)) snprintf(info->why, sizeof info->why, "%s", updates.why);
+    else if (at + 1 == s->steps) DS_TRY(finite_evaluation("ppo", FINITE_AFTER, !info->skipped, info->why));
     info->tokens = r.score_tokens;
-    snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
+    if (isfinite(m.reward + m.kl_sequence))
+        snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
 done:
     rollout_free(&r);
     rollout_free_prompts(&prompts);
@@ -217,7 +225,7 @@ static Err eval(Run *run, void *self, int64_t at, bool last, Record *record) {
     Err err = DS_OK;
     Ppo *s = self;
     (void)at;
-    DS_TRY(evaluate(run, s, &s->last));
+    DS_TRY(evaluate(run, s, last ? FINITE_AFTER : FINITE_DURING, &s->last));
     record->v[R_EVAL_REWARD] = s->last.reward;
     record->v[R_EVAL_TRUE_SCORE] = s->last.truth;
     say(s, last ? "after" : "eval", &s->last);

@@ -12,6 +12,7 @@
 #include "loss/loss_pair.h"
 #include "model/head.h"
 #include "stage/feed.h"
+#include "stage/finite.h"
 #include "stage/role.h"
 #include "stage/save.h"
 
@@ -43,12 +44,11 @@ static void destroy(void **self) {
 static Err setup(Run *run, void **self) {
     Err err = DS_OK;
     const TrainParams *t = &run->p->rm.train;
-    static const char *const before[] = {"sft"};
     Rm *s = MEM_NEW(Rm, 1);
     *self = s;
     s->cfg = (PairLossCfg){
         .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
-    char *path = role_source(run, &run->p->reward.common, before, 1, run->p->actor.common.model);
+    char *path = role_path(run->p, run->products, STAGE_RM, MODEL_REWARD);
     DS_TRY(feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "reward",
@@ -114,18 +114,25 @@ done:
     return err;
 }
 
+static bool is_finite(const PairStats *x) { return isfinite(x->squares); }
+static const char odd_score[] = "a score of held-out pairs is not finite";
+
 static void say(const char *when, const PairStats *x) {
     double low, high;
-    if (x->pairs == 0) return;
+    if (x->pairs == 0 || !is_finite(x)) return;
     loss_pair_interval(x->right, x->pairs, &low, &high);
     log_info("  %-9s accuracy %.1f %% [%.1f, %.1f] on %.0f held-out pairs; score %.3f chosen, %.3f rejected", when,
              100 * x->right / x->pairs, 100 * low, 100 * high, x->pairs, x->chosen / x->pairs, x->rejected / x->pairs);
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Rm *s = self;
-    Err err = evaluate(run, s, &s->first);
-    if (!err) say("before", &s->first);
+    Err err = DS_OK;
+    DS_TRY(evaluate(run, s, &s->first));
+    record->v[R_EVAL_ACCURACY] = s->first.right / s->first.pairs;
+    say("before", &s->first);
+    DS_TRY(finite_evaluation("rm", FINITE_BEFORE, is_finite(&s->first), odd_score));
+done:
     return err;
 }
 
@@ -134,6 +141,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Rm *s = self;
     Optim *o = &s->reward.optim;
     PairStats stats, *lane = MEM_NEW(PairStats, run->layout.turns);
+    double own = 0;
     (void)at;
     DS_TRY(agree_err(run->world, feed_next(&s->feed, run->p->rm.train.global_batch)));
     const double scale = 1 / (double)ds_max(1, s->feed.n);
@@ -146,9 +154,12 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
         head_scalar_bwd(&s->reward.model, &s->acts, s->dvalues);
         model_bwd(&s->reward.model, &s->acts);
     }
+    for (int t = 0; t < run->layout.turns; t++) own += lane[t].loss;
     stage_lane_sum(run, (double *)lane, PAIR_STATS_DOUBLES, (double *)&stats);
     double loss = stats.loss * scale, norm = optim_reduce(o);
     info->skipped = !isfinite(norm) || !isfinite(loss);
+    if (info->skipped) finite_find(run, &(StageModel){"reward", &s->reward.model, o}, own, info->why);
+    else snprintf(info->note, sizeof info->note, "loss %.4f accuracy %.2f", loss, stats.right / stats.pairs);
     info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
     info->record.v[R_LOSS] = loss;
     info->record.v[R_GRAD_NORM] = norm;
@@ -156,7 +167,6 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     info->record.v[R_CHOSEN] = stats.chosen / stats.pairs;
     info->record.v[R_REJECTED] = stats.rejected / stats.pairs;
     info->tokens = s->feed.tokens;
-    snprintf(info->note, sizeof info->note, "loss %.4f accuracy %.2f", loss, stats.right / stats.pairs);
 done:
     mem_free(lane);
     return err;
@@ -169,6 +179,7 @@ static Err eval(Run *run, void *self, int64_t at, bool last, Record *record) {
     DS_TRY(evaluate(run, s, &s->last));
     record->v[R_EVAL_ACCURACY] = s->last.right / s->last.pairs;
     say(last ? "after" : "eval", &s->last);
+    DS_TRY(finite_evaluation("rm", last ? FINITE_AFTER : FINITE_DURING, is_finite(&s->last), odd_score));
 done:
     return err;
 }

@@ -12,6 +12,7 @@
 #include "loss/loss_lm.h"
 #include "model/head.h"
 #include "stage/feed.h"
+#include "stage/finite.h"
 #include "stage/role.h"
 #include "stage/save.h"
 
@@ -53,14 +54,14 @@ static Err setup(Run *run, void **self) {
     Err err = DS_OK;
     const TrainParams *t = &run->p->sft.train;
     Sft *s = MEM_NEW(Sft, 1);
+    char *path = role_path(run->p, run->products, STAGE_SFT, MODEL_ACTOR);
     *self = s;
     DS_TRY(
         feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens, run->p->sft.loss_on == LOSS_ON_ALL, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
-    const char *model = run->p->actor.common.model;
     RoleSpec spec = {.name = "actor",
                      .keys = &run->p->actor.common,
-                     .path = model[0] ? model : NULL,
+                     .path = path,
                      .head = ARCH_HEAD_LM,
                      .trained = true,
                      .optim = role_optim(t, t->lr, run->p->actor.common.lora_lr, s->steps),
@@ -72,6 +73,7 @@ static Err setup(Run *run, void **self) {
     log_info("  data      %s: %lld samples, %lld held out; %lld steps of %lld", run->p->data.sft_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
 done:
+    mem_free(path);
     return err;
 }
 
@@ -120,10 +122,17 @@ done:
     return err;
 }
 
-static Err begin(Run *run, void *self) {
+static const char odd_loss[] = "the loss of held-out samples is not finite";
+
+static Err begin(Run *run, void *self, Record *record) {
     Sft *s = self;
-    Err err = evaluate(run, s, &s->nll_first);
-    if (!err && isfinite(s->nll_first)) log_info("  before    perplexity %.3f on held-out samples", exp(s->nll_first));
+    Err err = DS_OK;
+    DS_TRY(evaluate(run, s, &s->nll_first));
+    record->v[R_EVAL_NLL] = s->nll_first;
+    if (s->feed.n_eval == 0) goto done;
+    DS_TRY(finite_evaluation("sft", FINITE_BEFORE, isfinite(s->nll_first), odd_loss));
+    log_info("  before    perplexity %.3f on held-out samples", exp(s->nll_first));
+done:
     return err;
 }
 
@@ -131,7 +140,7 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     Err err = DS_OK;
     Sft *s = self;
     Optim *o = &s->actor.optim;
-    double loss, *lane = MEM_NEW(double, run->layout.turns);
+    double loss, own = 0, *lane = MEM_NEW(double, run->layout.turns);
     (void)at;
     DS_TRY(agree_err(run->world, feed_next(&s->feed, run->p->sft.train.global_batch)));
     Nll nll = {.scale = 1 / (double)ds_max(1, s->feed.counted)};
@@ -142,15 +151,17 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
         head_lm_train(&s->actor.model, &s->acts, s->rows, s->targets, rows, 1, nll_loss, &nll);
         model_bwd(&s->actor.model, &s->acts);
     }
+    for (int t = 0; t < run->layout.turns; t++) own += lane[t];
     stage_lane_sum(run, lane, 1, &loss);
     loss *= nll.scale;
     double norm = optim_reduce(o);
     info->skipped = !isfinite(norm) || !isfinite(loss);
+    if (info->skipped) finite_find(run, &(StageModel){"actor", &s->actor.model, o}, own, info->why);
+    else snprintf(info->note, sizeof info->note, "loss %.4f", loss);
     info->record.v[R_LR] = info->skipped ? NAN : optim_apply(o);
     info->record.v[R_LOSS] = loss;
     info->record.v[R_GRAD_NORM] = norm;
     info->tokens = s->feed.tokens;
-    snprintf(info->note, sizeof info->note, "loss %.4f", loss);
 done:
     mem_free(lane);
     return err;
@@ -159,11 +170,17 @@ done:
 static Err eval(Run *run, void *self, int64_t at, bool last, Record *record) {
     Err err = DS_OK;
     Sft *s = self;
+    char words[80];
     DS_TRY(evaluate(run, s, &s->nll_last));
     record->v[R_EVAL_NLL] = s->nll_last;
-    if (isfinite(s->nll_last))
+    if (s->feed.n_eval == 0) goto done;
+    if (isfinite(exp(s->nll_last)))
         log_info("  %-9s perplexity %.3f on held-out samples after %lld steps", last ? "after" : "eval",
                  exp(s->nll_last), (long long)at);
+    if (isfinite(s->nll_last))
+        snprintf(words, sizeof words, "the perplexity of held-out samples, exp(%.4g), is not finite", s->nll_last);
+    DS_TRY(finite_evaluation("sft", last ? FINITE_AFTER : FINITE_DURING, isfinite(exp(s->nll_last)),
+                             isfinite(s->nll_last) ? words : odd_loss));
 done:
     return err;
 }

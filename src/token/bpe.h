@@ -76,9 +76,10 @@ void tok_free(Tokenizer **t);
 // ---- encode and decode ----
 
 enum {
-    TOK_SPECIAL = 1, // special tokens are recognised in the text; without it they are letters like all others. Counted
-                     // as special: those marked so, and added tokens that look like markers: <...> or [...]
-    TOK_ENDS = 2,      // also the begin (and end) token that this tokenizer's own post-processor adds
+    TOK_SPECIAL = 1, // special tokens are recognised in the text; without it they are letters like all others, and no
+                     // text gives a special token but unk, for a character that the tokenizer has no token for. Counted
+                     // as special: those marked so, bos, eos, and added tokens that look like markers: <...> or [...]
+    TOK_ENDS = 2,    // also the begin (and end) token that this tokenizer's own post-processor adds
     TOK_NO_PREFIX = 4, // the text goes on a text before it: no dummy blank in front (SentencePiece)
 };
 

@@ -110,11 +110,6 @@ done:
     return err;
 }
 
-static void make_special(Tokenizer *t, int32_t id) {
-    if (t->piece[id].type == TOK_NORMAL || t->piece[id].type == TOK_USER || t->piece[id].type == TOK_UNUSED)
-        t->piece[id].type = TOK_CONTROL, t->piece[id].special = true;
-}
-
 // A name, or an object with `content`; null: none.
 static Err set_named_end(Tokenizer *t, const json_t *config, const char *key, int32_t *id, const char *what) {
     Err err = DS_OK;
@@ -124,7 +119,7 @@ static Err set_named_end(Tokenizer *t, const json_t *config, const char *key, in
     const int32_t found = vocab_search(t, json_string_value(value), (int64_t)json_string_length(value));
     DS_CHECK(found >= 0, DS_ERR_DATA, "%s: tokenizer_config.json: %s is \"%.60s\", which is no token", what, key,
              json_string_value(value));
-    make_special(t, found);
+    vocab_make_special(t, found);
     *id = found;
 done:
     return err;
@@ -134,7 +129,7 @@ static void guess_end(Tokenizer *t, const char *const names[5], bool any, int32_
     for (int i = 0; i < 5 && names[i] && *id < 0; i++) {
         const int32_t found = vocab_search(t, names[i], (int64_t)strlen(names[i]));
         if (found < 0 || !(any || t->piece[found].special)) continue;
-        make_special(t, found);
+        vocab_make_special(t, found);
         *id = found;
     }
 }

@@ -26,6 +26,7 @@ uint64_t vocab_hash(const char *s, int64_t n) {
 Tokenizer *vocab_create(TokKind kind) {
     Tokenizer *t = MEM_NEW(Tokenizer, 1);
     t->kind = kind;
+    t->pool = mem_alloc(0); // for the empty text of a hole
     t->bos = t->eos = t->pad = t->unk = -1;
     return t;
 }
@@ -149,7 +150,24 @@ static bool is_added(const TokPiece *p) {
     return p->n > 0 && (p->type == TOK_CONTROL || p->type == TOK_USER || p->type == TOK_UNKNOWN);
 }
 
+void vocab_make_special(Tokenizer *t, int32_t id) {
+    TokPiece *p = &t->piece[id];
+    if (p->type == TOK_NORMAL || p->type == TOK_USER || p->type == TOK_UNUSED) p->type = TOK_CONTROL, p->special = true;
+}
+
+// Files may name these by number alone. What may be a word or a letter of texts stays one: a pad that is no marker, a
+// token of one byte.
+static void mark_ends(Tokenizer *t) {
+    const int32_t ends[] = {t->bos, t->eos, t->pad, t->unk};
+    for (int i = 0; i < DS_COUNT(ends); i++) {
+        if (ends[i] < 0 || ends[i] >= t->n) continue;
+        const int32_t n = t->piece[ends[i]].n;
+        if (i < 2 ? n > 1 : is_marker(piece_text(t, ends[i]), n)) vocab_make_special(t, ends[i]);
+    }
+}
+
 Err vocab_index(Tokenizer *t, const char *what) {
+    mark_ends(t);
     uint64_t size = table_size(t->n);
     t->map = empty_table(size);
     t->map_mask = size - 1;
@@ -182,6 +200,10 @@ Err vocab_merge(Tokenizer *t, int32_t left, int32_t right, int64_t rank, const c
     int32_t result = vocab_find(t, both, l->n + r->n);
     DS_CHECK(l->n && r->n && result >= 0, DS_ERR_DATA, "%s: merge %lld gives \"%.*s\", which is no token", what,
              (long long)rank, (int)ds_min(l->n + r->n, 60), both);
+    if (l->special || r->special || t->piece[result].special) { // nobody can type a special token
+        t->left_out = true;
+        goto done;
+    }
     if (t->n_merges == t->merge_room) {
         t->merge_room = ds_max(4096, 2 * t->merge_room);
         t->merge = mem_grow(t->merge, t->n_merges, t->merge_room, sizeof *t->merge);
@@ -239,7 +261,19 @@ done:
     return err;
 }
 
+// Merges that were left out leave no gaps: the stored form is that of a file which never had them.
+static void close_gaps(Tokenizer *t) {
+    for (int64_t m = 1; m < t->n_merges; m++)
+        if (t->merge[m].rank < t->merge[m - 1].rank) return;
+    for (int64_t m = 0, rank = -1, before = -1; m < t->n_merges; m++) {
+        if (t->merge[m].rank != before) rank++;
+        before = t->merge[m].rank;
+        t->merge[m].rank = (int32_t)rank;
+    }
+}
+
 static Err index_merges(Tokenizer *t, const char *what) {
+    if (t->left_out) close_gaps(t);
     uint64_t size = table_size(t->n_merges);
     t->pair = empty_table(size);
     t->pair_mask = size - 1;

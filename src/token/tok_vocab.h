@@ -53,6 +53,7 @@ struct Tokenizer {
     TokMerge *merge;
     // while loading
     int64_t room, pool_n, pool_room, merge_room;
+    bool left_out; // a merge
     // derived
     int32_t *map; // open addressing: text -> id, -1 empty
     uint64_t map_mask;
@@ -90,7 +91,11 @@ Err vocab_set_added(Tokenizer *t, int64_t id, int64_t limit, TokType type, const
 // A token with this text, -1 if there is none. Slow, but works before vocab_index.
 int32_t vocab_search(const Tokenizer *t, const char *s, int64_t n);
 
-// Builds the index by text. DS_ERR_DATA if two tokens have the same text.
+// Token `id` is a special one from now on, unless it is a byte's, unknown or a hole. Before vocab_index.
+void vocab_make_special(Tokenizer *t, int32_t id);
+
+// Builds the index by text; bos, eos, and pad and unk if
+// they look like markers, become special. DS_ERR_DATA if two tokens have the same text.
 Err vocab_index(Tokenizer *t, const char *what);
 
 // The token of the model with this text, -1 if there is none. After vocab_index.
@@ -100,7 +105,8 @@ int32_t vocab_find(const Tokenizer *t, const char *s, int64_t n);
 // none. After vocab_finish.
 int32_t vocab_added_at(const Tokenizer *t, const char *s, int64_t n, bool special);
 
-// The next merge, of rank `rank`. DS_ERR_DATA if the two together are no token.
+// The next merge, of rank `rank`; one that takes or gives a special token is left out. DS_ERR_DATA if the two together
+// are no token.
 Err vocab_merge(Tokenizer *t, int32_t left, int32_t right, int64_t rank, const char *what);
 
 // SPM: every way to cut a token into two tokens is a merge, ranked by the token's score, highest

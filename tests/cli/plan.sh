@@ -92,4 +92,16 @@ for file in inputs/rlhf-*.in; do
     elif [ -e "$job" ] && [ $((8 * $(sed -n 's/#SBATCH --nodes=//p' "$job"))) != "$ranks" ]; then fail "$name" "$job asks for other ranks"
     else ok "$name"; fi
 done
+
+# An answer comes at once for every shipped file on any number of ranks, also where it does not fit and changes are tried: seconds of CPU.
+TIMEFORMAT=%U
+slow="" tried=0 does_not=0
+for file in inputs/*.in; do
+    for ranks in 1 16 64 1024; do
+        spent=$({ time timeout 120 ./dschat --plan "$file" --ranks $ranks >"$here/quick.txt" 2>&1; } 2>&1)
+        awk -v spent="$spent" 'BEGIN { exit !(spent > 2) }' && slow="$slow $(basename "$file") on $ranks ranks: $spent s;"
+        tried=$((tried + 1)) does_not=$((does_not + $(grep -c "^it does not fit" "$here/quick.txt")))
+    done
+done
+[ -z "$slow" ] && [ $tried -ge 40 ] && [ $does_not -ge 3 ] && ok quick || fail quick "$tried plans, $does_not do not fit:$slow"
 exit $bad

@@ -65,18 +65,6 @@ static void test_names(void **state) {
     for (int i = 0; i < DS_COUNT(bad); i++) assert_false(ckpt_parse(bad[i], &stage, &step));
 }
 
-static void test_starts(void **state) {
-    (void)state;
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, "x/sft-000010")); // progress
-    ok(ckpt_count_start(own, "x/sft-000010"));
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "3 starts in a row found sft-000010");
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "makes no progress");
-    ok(ckpt_count_start(own, "x/sft-000110")); // another name with the same end
-    ok(ckpt_count_start(own, "x/ppo-000010"));
-}
-
 // ---- a small model over all ranks ----
 
 enum { TENSORS = 4, MAX_STRIPS = 3, MAX_PIECES = 3 * MAX_STRIPS * TENSORS };
@@ -496,11 +484,11 @@ static int run_command(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_starts),
-        cmocka_unit_test(test_save_and_load),  cmocka_unit_test(test_save_strips),
-        cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_clean),          cmocka_unit_test(test_disk_full),
-        cmocka_unit_test(test_one_rank_fails), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_save_strips), cmocka_unit_test(test_replaced_model),
+        cmocka_unit_test(test_damage),      cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_disk_full),   cmocka_unit_test(test_one_rank_fails),
+        cmocka_unit_test(test_not_finite),
     };
     world_init();
     if (argc > 1) {

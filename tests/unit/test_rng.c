@@ -36,6 +36,20 @@ static void draws_known_words(void **state) {
 // In (0, 1), from the same words as the normals.
 static double unit(uint32_t hi, uint32_t lo) { return ((double)(((uint64_t)hi << 32 | lo) >> 12) + 0.5) * 0x1p-52; }
 
+// 52 bits of the first two words, on the halves: exact numbers, and so below 1.
+static void uniforms_are_halves(void **state) {
+    (void)state;
+    double sum = 0;
+    for (uint64_t i = 0; i < 100000; i++) {
+        uint32_t w[4];
+        const double u = rng_uniform(3, RNG_SPLIT, 5, i);
+        rng_words(3, RNG_SPLIT, 5, i, w);
+        assert_true(u == unit(w[0], w[1]) && u > 0 && u < 1 && fmod(u * 0x1p53, 2) == 1);
+        sum += u;
+    }
+    assert_true(fabs(sum / 100000 - 0.5) < 0.005);
+}
+
 static void normals_are_box_muller(void **state) {
     (void)state;
     enum { N = 200000 };
@@ -69,7 +83,7 @@ static void many_are_one_by_one(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(draws_known_words), cmocka_unit_test(normals_are_box_muller),
-                                       cmocka_unit_test(many_are_one_by_one)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(draws_known_words), cmocka_unit_test(uniforms_are_halves),
+                                       cmocka_unit_test(normals_are_box_muller), cmocka_unit_test(many_are_one_by_one)};
     return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
 }

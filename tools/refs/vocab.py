@@ -103,13 +103,21 @@ def train_spm():
     return out.getvalue()
 
 
-def hf_case(tok, s):
+def typed(tok):
+    """The tokenizer for what users type: special tokens are letters, and no merge makes one."""
+    root = json.loads(tok.to_str())
+    special = {a["content"] for a in root["added_tokens"] if a["special"]}
+    root["model"]["merges"] = [m for m in root["model"]["merges"] if not special & {*m, "".join(m)}]
+    tok = Tokenizer.from_str(json.dumps(root))
+    tok.encode_special_tokens = True
+    return tok
+
+
+def hf_case(tok, letters, s):
     text = text_of(s)
-    tok.encode_special_tokens = False
     special = tok.encode(text, add_special_tokens=False).ids
     ends = tok.encode(text, add_special_tokens=True).ids
-    tok.encode_special_tokens = True
-    plain = tok.encode(text, add_special_tokens=False).ids
+    plain = letters.encode(text, add_special_tokens=False).ids
     return {"special": special, "ends": ends, "plain": plain, "text": tok.decode(plain, skip_special_tokens=True)}
 
 
@@ -176,7 +184,7 @@ def chat_pieces(template, turns):
 
 def chat_case(name, tok, template, turns, bos, eos, add_bos):
     """Stretches between special tokens are encoded as a whole, cut only where an answer begins or ends."""
-    tok.encode_special_tokens = True
+    tok = typed(tok)
     ids, spans, run, state, fresh = [], [], "", False, True
 
     def flush():
@@ -245,7 +253,8 @@ def main():
     out = {"strings": [(s if isinstance(s, bytes) else s.encode()).hex() for s in STRINGS], "cases": {}, "long": {}, "chat": []}
     for name, tok in toks.items():
         tok.save(f"{REFS}{name}.json", pretty=False)
-        out["cases"][name] = [hf_case(tok, s) for s in STRINGS]
+        letters = typed(tok)
+        out["cases"][name] = [hf_case(tok, letters, s) for s in STRINGS]
         out["long"][name] = hash_ids([tok.encode(long_text(), add_special_tokens=False).ids])
     model = train_spm()
     open(f"{REFS}spm.model", "wb").write(model)
