@@ -33,7 +33,8 @@ static const char help[] =
 
 static void say_line(const char *line, void *user) {
     (void)user;
-    printf("%s\n", line);
+    text_print(stdout, line, (int64_t)strlen(line), false);
+    printf("\n");
 }
 
 // The params, then what a job would look at before its first stage, as far as that needs no ranks.
