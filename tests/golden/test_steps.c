@@ -170,7 +170,7 @@ static void check_history(Case *c) {
             const char *name = c->ref.t[i].name + strlen("history.");
             if (strncmp(c->ref.t[i].name, "history.", strlen("history.")) || !strcmp(name, "eval")) continue;
             const bool rate = strstr(name, "lr") != NULL; // plain arithmetic in double
-            note(c, distance(nc_get(&h, name, record, 0), value(&c->ref.t[i], r)), rate ? 1e-15 : reported,
+            note(c, distance(nc_get(&h, name, record, 0), value(&c->ref.t[i], r)), rate ? 1e-12 : reported,
                  "%s of stage %g, step %g", name, value(stage, r), value(step, r));
         }
     }
