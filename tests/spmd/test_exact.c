@@ -62,7 +62,12 @@ static void answer(Gen *g, bool copies, int rank, int ranks, Answers *x) {
     memset(x, 0, sizeof *x);
     const int64_t n = requests_of(copies, rank, ranks, x, req);
     gen_run(g, &cfg, req, n, NULL, NULL);
-    for (int64_t i = 0; i < n; i++) x->n[req[i].id] = req[i].n;
+    for (int64_t i = 0; i < n; i++) {
+        const bool ended = req[i].ids[req[i].n - 1] == stop;
+        x->n[req[i].id] = req[i].n;
+        assert_int_equal(req[i].stop, ended ? GEN_STOP_EOS : GEN_STOP_LENGTH);
+        assert_true(ended ? req[i].n <= req[i].max_new : req[i].n == req[i].max_new); // exactly so long without an end
+    }
     x->prefilled = gen_prefilled(g);
 }
 
@@ -240,13 +245,15 @@ static void rollout_exact(Run *run, ArchFamily family, DType dt, int64_t slots, 
                               .prefill_tokens = 150,
                               .kv_block = slots == 3 ? 5 : 16,
                               .max_prompt = LONG,
-                              .tensor = 1};
+                              .tensor = 1,
+                              .release = slots % 3 == 0};
     scalar.head = ARCH_HEAD_SCALAR;
     open_role(&actor, &arch, dt, &run->layout);
     open_role(&critic, &scalar, dt, &run->layout);
     Hybrid *h = hybrid_create(&actor.model, &run->layout, run->world, group_size(run->world), &hybrid, &space);
     use_threads(threads);
     rollout_generate(h, &cfg, &prompts, SAMPLES, ANSWER, (uint64_t)slots << 20, &r);
+    assert_true(!space.data == hybrid.release);
     const int64_t actions = r.starts[r.answers], micro = 64 + draw(3, slots, 500);
     float *logp = MEM_NEW(float, actions);
     memcpy(logp, r.logp, (size_t)actions * sizeof *logp);
