@@ -159,13 +159,11 @@ static void check_history(Case *c) {
     const SafeTensor *stage = get(c, "history.stage"), *step = get(c, "history.step");
     char path[160];
     Nc h;
-    int64_t steps = 0, expected = 0;
     snprintf(path, sizeof path, "%s/history.nc", c->out);
     nc_open(&h, path);
-    for (int64_t i = 0; i < h.records; i++) steps += !evaluation(&h, i);
+    assert_int_equal(h.records, stage->count);
     for (int64_t r = 0; r < stage->count; r++) {
         const int64_t record = find_record(c, &h, r);
-        expected += !evaluation(&h, record);
         for (int i = 0; i < c->ref.n; i++) {
             const char *name = c->ref.t[i].name + strlen("history.");
             if (strncmp(c->ref.t[i].name, "history.", strlen("history.")) || !strcmp(name, "eval")) continue;
@@ -174,7 +172,6 @@ static void check_history(Case *c) {
                  "%s of stage %g, step %g", name, value(stage, r), value(step, r));
         }
     }
-    if (steps != expected) fail_msg("history.nc has %lld steps, expected %lld", (long long)steps, (long long)expected);
     nc_close(&h);
     say(c, "history");
 }

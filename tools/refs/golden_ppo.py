@@ -220,6 +220,7 @@ class Ppo:
                 self.texts[f"ppo.{when}{i + 1}"] = self.tok.decode(self.answer(nets["actor"], self.data.prompt[row], 0, True)[0])
 
         first = evaluate()
+        self.record(3, 0, True, eval_reward=first["reward"], eval_true_score=first["true_score"])
         show("before")
         for step in range(1, total + 1):
             rows = loader.next(t["rollout_batch"], True)

@@ -104,6 +104,7 @@ class Job(Ppo):
             return float(loss / n)
 
         first = evaluate()
+        self.record(1, 0, True, eval_nll=first)
         for step in range(1, total + 1):
             rows = loader.next(t["global_batch"], False)
             opt.zero()
@@ -151,6 +152,7 @@ class Job(Ppo):
             return float((ends[:, 0] > ends[:, 1]).double().mean()), ends
 
         first, _ = evaluate()
+        self.record(2, 0, True, eval_accuracy=first)
         for step in range(1, total + 1):
             pairs = loader.next(t["global_batch"], False)
             opt.zero()
