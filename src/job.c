@@ -25,6 +25,7 @@
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
+#include "stage/verify.h"
 
 // In the order of the key [job] stages; the model that marks a stage as done.
 static const struct {
@@ -103,10 +104,12 @@ static bool stage_done(const Job *j, int i) {
     return done;
 }
 
-static bool nothing_left(const Job *j) {
+// Bits of [job] stages.
+static int stages_left(const Job *j) {
+    int left = 0;
     for (int i = 0; i < DS_COUNT(stages); i++)
-        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
-    return true;
+        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) left |= 1 << i;
+    return left;
 }
 
 // Finds what to go on from, and how much of the history that keeps.
@@ -116,7 +119,7 @@ static Err find_resume(Job *j) {
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
     DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
-    if (world_rank() == 0 && !nothing_left(j)) err = ckpt_count_start(j->p->job.out, j->resume);
+    if (world_rank() == 0 && stages_left(j)) err = ckpt_count_start(j->p->job.out, j->resume);
     DS_TRY(agree_err(j->run.world, err));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
@@ -266,6 +269,7 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, open_folder(j)));
     greet(j);
     DS_TRY(find_resume(j));
+    DS_TRY(verify_inputs(run, stages_left(j)));
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
     j->stop_file = mem_printf("%s/STOP", j->p->job.out);

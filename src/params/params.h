@@ -49,6 +49,7 @@ typedef enum { LIST_ADVANTAGE(PARAMS_CONSTANT) } Advantage;
 typedef enum { LIST_POLICY_LOSS(PARAMS_CONSTANT) } PolicyLoss;
 typedef enum { LIST_REWARD_SOURCE(PARAMS_CONSTANT) } RewardSource;
 typedef enum { LIST_PRESET(PARAMS_CONSTANT) } Preset;
+typedef enum { LIST_VERIFY(PARAMS_CONSTANT) } VerifyForm;
 typedef enum { LIST_FILES(PARAMS_CONSTANT) } CheckpointFiles;
 typedef enum { LIST_GATHER(PARAMS_CONSTANT) } GatherForm;
 typedef enum { LIST_MACHINE(PARAMS_CONSTANT) } MachinePreset;
