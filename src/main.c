@@ -9,6 +9,7 @@
 #include "kernels/kernels.h"
 #include "params/params.h"
 #include "plan/plan.h"
+#include "stage/preflight.h"
 
 enum { PLAN_TOO_LARGE = 1 };
 
@@ -16,7 +17,7 @@ static const char help[] =
     "dschat " DS_VERSION ": supervised fine-tuning, reward model and PPO of a language model as one MPI job\n"
     "\n"
     "  mpirun -np N ./dschat PARAMS [section.key=value ...]   run, or go on where out/ holds a checkpoint\n"
-    "  ./dschat --check PARAMS [section.key=value ...]        read and validate; exit code 0 or 2\n"
+    "  ./dschat --check PARAMS [section.key=value ...]        read and validate, look at every file that it names\n"
     "  ./dschat --plan PARAMS --ranks N [section.key=value ...]  memory, traffic and time of a rank; exit code 1: does "
     "not fit\n"
     "  ./dschat --keys                                        every key: type, default, range, unit, meaning\n"
@@ -25,15 +26,21 @@ static const char help[] =
     "  ./dschat --version                                     and the instruction sets whose kernels this CPU runs\n"
     "  ./dschat --help\n"
     "\n"
-    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1 or `touch OUT/STOP`: it writes a checkpoint and "
-    "exits\n"
-    "with 10; the same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, 5 numbers, 6 bug or machine, 10 "
-    "stopped\n"
-    "early with a checkpoint, 11 stopped, do not requeue.\n";
+    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1: it writes a checkpoint and exits\n"
+    "with 10; or with `touch OUT/STOP`: 11. The same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, "
+    "5 numbers,\n"
+    "6 bug or machine, 10 stopped early with a checkpoint, 11 stopped, do not requeue.\n";
 
+static void say_line(const char *line, void *user) {
+    (void)user;
+    printf("%s\n", line);
+}
+
+// The params, then what a job would look at before its first stage, as far as that needs no ranks.
 static Err check(int n, char **args) {
     Params *p = NULL;
     Err err = params_load(args[0], n - 1, args + 1, &p);
+    if (!err) err = preflight(p, 0, preflight_products(p), say_line, NULL);
     if (!err) text_print(stdout, args[0], (int64_t)strlen(args[0]), false), printf(": ok\n");
     params_free(&p);
     return err;

@@ -216,3 +216,19 @@ Err file_free_bytes(const char *path, uint64_t *bytes) {
     *bytes = (uint64_t)v.f_bavail * v.f_frsize;
     return DS_OK;
 }
+
+static _Thread_local int64_t tree_bytes; // nftw hands nothing on
+
+static int add_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)path, (void)ftw;
+    if (type == FTW_F) tree_bytes += (int64_t)st->st_blocks * 512;
+    return 0;
+}
+
+Err file_tree_bytes(const char *path, int64_t *bytes) {
+    tree_bytes = 0;
+    if (nftw(path, add_entry, 16, FTW_PHYS) != 0)
+        return err_set(DS_ERR_IO, "%s: cannot be listed: %s", path, strerror(errno));
+    *bytes = tree_bytes;
+    return DS_OK;
+}

@@ -40,8 +40,4 @@ Err ckpt_clean(const char *dir);
 // rank.
 Err ckpt_prune(const char *dir, int keep);
 
-// Notes a start in `<out>/starts.log`. The third start in a row that finds the same newest checkpoint (or none) gives
-// DS_STOP_FINAL with words. `newest`: path or NULL. One rank.
-Err ckpt_count_start(const char *out, const char *newest);
-
 #endif

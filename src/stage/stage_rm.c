@@ -44,12 +44,11 @@ static void destroy(void **self) {
 static Err setup(Run *run, void **self) {
     Err err = DS_OK;
     const TrainParams *t = &run->p->rm.train;
-    static const char *const before[] = {"sft"};
     Rm *s = MEM_NEW(Rm, 1);
     *self = s;
     s->cfg = (PairLossCfg){
         .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
-    char *path = role_source(run, &run->p->reward.common, before, 1, run->p->actor.common.model);
+    char *path = role_path(run->p, run->products, STAGE_RM, MODEL_REWARD);
     DS_TRY(feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "reward",
