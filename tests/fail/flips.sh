@@ -50,7 +50,7 @@ meet() {
     inspect) set -- bin/dschat-model inspect "$t/from/sft.h5" --all --verify ;;
     verify) set -- bin/dschat-data verify "$t/all.h5" ;;
     esac
-    timeout -k 5 "$trial_limit" "$@" >"$t.says" 2>>"$t.log" </dev/null
+    tests/patience "$trial_limit" "$@" >"$t.says" 2>>"$t.log" </dev/null
 }
 
 # judge WHO COPY WAY CODE: nothing, or why not; what a tool says of an undamaged file is in WAY.WHO
