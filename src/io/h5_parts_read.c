@@ -242,7 +242,7 @@ static Err verify(const H5File *file, const H5Tensor *tensors, int n_tensors, in
     DS_TRY(h5_parts_open(file, tensors, n_tensors, &p));
     for (int i = 0; i < n_tensors; i++) {
         DS_CHECK(v || p->table[i].rows.n || !p->table[i].info.count, DS_ERR_DATA,
-                 "%s: %s has no hashes (attribute " H5_ROWS_ATTRIBUTE ")", h5_path(file), tensors[i].path);
+                 "%s: %s has no hashes (attribute " H5_ROWS_HASHES ")", h5_path(file), tensors[i].path);
         DS_TRY(verify_table(p, i, part, parts, &seen, v ? v : &whole));
     }
 done:
