@@ -29,6 +29,7 @@
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
+#include "stage/verify.h"
 
 // In the order of the key [job] stages.
 static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
@@ -103,12 +104,7 @@ done:
 }
 
 static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
-
-static bool nothing_left(const Job *j) {
-    for (int i = 0; i < DS_COUNT(stages); i++)
-        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
-    return true;
-}
+static bool nothing_left(const Job *j) { return !(j->p->job.stages & ~j->run.products); }
 
 // Finds what to go on from, and how much of the history that keeps.
 static Err find_resume(Job *j) {
@@ -296,6 +292,7 @@ static Err setup(Job *j) {
     greet(j);
     DS_TRY(find_resume(j));
     DS_TRY(check_start(j));
+    DS_TRY(verify_inputs(run, j->p->job.stages & ~run->products));
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
     stop_limit(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);

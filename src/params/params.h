@@ -47,6 +47,7 @@ typedef enum { LIST_KL_CONTROL(PARAMS_CONSTANT) } KlControl;
 typedef enum { LIST_WHITEN(PARAMS_CONSTANT) } Whiten;
 typedef enum { LIST_REWARD_SOURCE(PARAMS_CONSTANT) } RewardSource;
 typedef enum { LIST_PRESET(PARAMS_CONSTANT) } Preset;
+typedef enum { LIST_VERIFY(PARAMS_CONSTANT) } VerifyForm;
 typedef enum { LIST_FILES(PARAMS_CONSTANT) } CheckpointFiles;
 typedef enum { LIST_GATHER(PARAMS_CONSTANT) } GatherForm;
 typedef enum { LIST_MACHINE(PARAMS_CONSTANT) } MachinePreset;
