@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
@@ -77,11 +78,12 @@ static Err open_folder(Job *j) {
     const char *out = j->p->job.out;
     char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
     char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
-    DS_TRY(file_make_dirs(models));
-    DS_TRY(file_make_dirs(checkpoints));
+    DS_TRY(output_folder(out));
+    DS_TRY(output_folder_inside(models));
+    DS_TRY(output_folder_inside(checkpoints));
     DS_TRY(summary_open(summary, &j->run.summary));
     if (world_rank() == 0) {
-        log_to_file(log);
+        DS_TRY(log_to_file(log));
         DS_TRY(ckpt_clean(checkpoints));
         DS_TRY(write_params_out(j->p));
     }

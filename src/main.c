@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/text.h"
 #include "job.h"
 #include "kernels/kernels.h"
 #include "params/params.h"
@@ -33,7 +34,8 @@ static const char help[] =
 
 static void say_line(const char *line, void *user) {
     (void)user;
-    printf("%s\n", line);
+    text_print(stdout, line, (int64_t)strlen(line), false);
+    printf("\n");
 }
 
 // The params, then what a job would look at before its first stage, as far as that needs no ranks.
@@ -41,7 +43,7 @@ static Err check(int n, char **args) {
     Params *p = NULL;
     Err err = params_load(args[0], n - 1, args + 1, &p);
     if (!err) err = preflight(p, 0, preflight_products(p), say_line, NULL);
-    if (!err) printf("%s: ok\n", args[0]);
+    if (!err) text_print(stdout, args[0], (int64_t)strlen(args[0]), false), printf(": ok\n");
     params_free(&p);
     return err;
 }

@@ -46,7 +46,8 @@ static Err run_verify(const char *path) {
     DS_TRY(dataset_open(path, &d));
     DS_TRY(dataset_tokenizer(d, &tok));
     DS_TRY(build_rows_verify(path, &hash));
-    printf("%s: %lld rows, as they were written; SHA-256 %s\n", path, (long long)dataset_rows(d), hash.hex);
+    text_print(stdout, path, (int64_t)strlen(path), false);
+    printf(": %lld rows, as they were written; SHA-256 %s\n", (long long)dataset_rows(d), hash.hex);
 done:
     tok_free(&tok);
     dataset_close(&d);
@@ -59,15 +60,15 @@ static const char *const kinds[DATA_KINDS] = {"sft", "rm", "ppo", "ptx"};
 
 static void print_summary(const Dataset *d, const char *path, const Tokenizer *tok) {
     int64_t tokens = 0, counted = 0;
-    char *words = tok ? tok_describe(tok) : mem_strdup("none");
+    char *words = tok ? tok_describe(tok) : mem_strdup("none"), *name = text_shown(path);
+    char *template = text_shown(dataset_template(d)->name);
     for (int64_t r = 0; r < dataset_rows(d); r++) {
         tokens += dataset_length(d, r);
         counted += dataset_counted(d, r);
     }
-    printf("%s: %lld rows, %lld tokens, %lld of them in answers\n", path, (long long)dataset_rows(d), (long long)tokens,
+    printf("%s: %lld rows, %lld tokens, %lld of them in answers\n", name, (long long)dataset_rows(d), (long long)tokens,
            (long long)counted);
-    printf("  tokenizer  %s\n  template   %s, answers end with token %d\n", words, dataset_template(d)->name,
-           dataset_stop_id(d));
+    printf("  tokenizer  %s\n  template   %s, answers end with token %d\n", words, template, dataset_stop_id(d));
     for (int k = 0; k < DATA_KINDS; k++) {
         int64_t train = dataset_count(d, (DataKind)k, false), eval = dataset_count(d, (DataKind)k, true);
         if (train + eval)
@@ -75,18 +76,8 @@ static void print_summary(const Dataset *d, const char *path, const Tokenizer *t
                    k == DATA_RM ? "pairs" : "records", (long long)eval);
     }
     mem_free(words);
-}
-
-// Text as a terminal may get it: valid UTF-8, no control bytes but line breaks and tabs.
-static void print_safe(const char *s, int64_t n) {
-    for (int64_t at = 0; at < n;) {
-        int length;
-        char out[4];
-        uint32_t c = text_utf8_next(s + at, n - at, &length);
-        if ((c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 160)) c = 0xFFFD;
-        fwrite(out, 1, (size_t)text_utf8_put(c, out), stdout);
-        at += length;
-    }
+    mem_free(name);
+    mem_free(template);
 }
 
 // Tokens first .. end - 1, special ones as their text; bare numbers without a tokenizer.
@@ -107,7 +98,7 @@ static void print_tokens(const Tokenizer *tok, const int32_t *id, int64_t first,
         memcpy(text + n, piece.s, (size_t)piece.n);
         n += piece.n;
     }
-    if (n) print_safe(text, n);
+    text_print(stdout, text, n, true);
     mem_free(text);
 }
 

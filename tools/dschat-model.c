@@ -151,11 +151,19 @@ static Err print_texts(const ModelFile *model) {
     printf("origin\n");
     for (int i = 0; i < DS_COUNT(origin); i++) {
         DS_TRY(modelfile_origin(model, origin[i], &value));
-        if (value) printf("  %-24s%s\n", origin[i], value);
+        if (value) {
+            printf("  %-24s", origin[i]);
+            text_print(stdout, value, (int64_t)strlen(value), false);
+            printf("\n");
+        }
         MEM_FREE(value);
     }
     DS_TRY(modelfile_text(model, "chat_template", &value));
-    if (value) printf("chat template\n  %zu bytes of Jinja (kept and shown, never run):\n%s\n", strlen(value), value);
+    if (value) {
+        printf("chat template\n  %zu bytes of Jinja (kept and shown, never run):\n", strlen(value));
+        text_print(stdout, value, (int64_t)strlen(value), true);
+        printf("\n");
+    }
 done:
     mem_free(value);
     return err;
@@ -170,8 +178,8 @@ static Err run_inspect(const char *path, const Options *o) {
     const Arch *a = modelfile_arch(model);
     weights_build(a, &list);
     words = arch_describe(a);
-    printf("%s: %s\n", path, words);
-    printf("config\n");
+    text_print(stdout, path, (int64_t)strlen(path), false);
+    printf(": %s\nconfig\n", words);
     print_fields(a);
     printf("weights\n");
     print_weights(model, &list, o->all);

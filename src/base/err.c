@@ -4,17 +4,22 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
 
 static _Thread_local char message[2048];
 static void (*abort_hook)(int code);
 static int world_rank;
 
 Err err_set(Err code, const char *fmt, ...) {
+    char raw[sizeof message];
     if (message[0]) return code; // the first failure is the cause; later ones are its echo
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(message, sizeof message, fmt, ap);
+    vsnprintf(raw, sizeof raw, fmt, ap);
     va_end(ap);
+    text_visible(raw, (int64_t)strlen(raw), false, message, sizeof message);
     return code;
 }
 
@@ -33,7 +38,9 @@ void err_fatal_at(const char *file, int line, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fprintf(stderr, "dschat: fatal on rank %d at %s:%d: %s\n", world_rank, file, line, text);
+    fprintf(stderr, "dschat: fatal on rank %d at %s:%d: ", world_rank, file, line);
+    text_print(stderr, text, (int64_t)strlen(text), false);
+    fputc('\n', stderr);
     fflush(stderr);
     if (abort_hook) abort_hook(DS_ERR_BUG);
     exit(DS_ERR_BUG);

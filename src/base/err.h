@@ -19,7 +19,8 @@ typedef enum {
     DS_STOP_FINAL = 11    // stopped: do not requeue
 } Err;
 
-// Records "message" (printf) unless one is recorded already, and returns `code`.
+// Records "message" (printf), one line, unless one is recorded already, and returns `code`. What files and users gave
+// goes in as it is: control bytes are made visible here (base/text.h).
 Err err_set(Err code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 // The recorded message, "" if none. Valid until err_set or err_clear on this thread.

@@ -51,6 +51,33 @@ done:
     return err;
 }
 
+Err file_pread(int fd, const char *path, void *out, size_t bytes, int64_t at) {
+    for (size_t got = 0; got < bytes;) {
+        ssize_t n = pread(fd, (char *)out + got, bytes - got, (off_t)(at + (int64_t)got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            return err_set(DS_ERR_IO, "%s: cannot read %zu bytes at %lld: %s", path, bytes, (long long)at,
+                           strerror(errno));
+        if (n == 0)
+            return err_set(DS_ERR_DATA, "%s: ends at byte %lld, where %zu more are expected", path,
+                           (long long)at + (long long)got, bytes - got);
+        got += (size_t)n;
+    }
+    return DS_OK;
+}
+
+Err file_pwrite(int fd, const char *path, const void *data, size_t bytes, int64_t at) {
+    for (size_t put = 0; put < bytes;) {
+        ssize_t n = pwrite(fd, (const char *)data + put, bytes - put, (off_t)(at + (int64_t)put));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return err_set(DS_ERR_IO, "%s: cannot write %zu bytes at %lld: %s", path, bytes, (long long)at,
+                           strerror(n ? errno : ENOSPC));
+        put += (size_t)n;
+    }
+    return DS_OK;
+}
+
 static Err map_fd(int fd, int64_t bytes, const char *path, FileMap *map) {
     *map = (FileMap){.data = "", .bytes = (size_t)bytes};
     if (bytes > 0) {
@@ -89,15 +116,18 @@ void file_unmap(FileMap *map) {
 
 Err file_read_all(const char *path, size_t max_bytes, char **data, size_t *bytes) {
     Err err = DS_OK;
-    FileMap map = {0};
+    int fd = -1;
+    int64_t n = 0;
     *data = NULL;
-    DS_TRY(file_map(path, &map));
-    DS_CHECK(map.bytes <= max_bytes, DS_ERR_DATA, "%s: has %zu bytes, at most %zu are allowed here", path, map.bytes,
-             max_bytes);
-    *data = mem_strndup(map.data, map.bytes);
-    *bytes = map.bytes;
+    DS_TRY(file_open_read(path, &fd, &n));
+    DS_CHECK((uint64_t)n <= max_bytes, DS_ERR_DATA, "%s: has %lld bytes, at most %zu are allowed here", path,
+             (long long)n, max_bytes);
+    *data = mem_alloc((size_t)n + 1);
+    DS_TRY(file_pread(fd, path, *data, (size_t)n, 0));
+    *bytes = (size_t)n;
 done:
-    file_unmap(&map);
+    if (fd >= 0) close(fd);
+    if (err) MEM_FREE(*data);
     return err;
 }
 
@@ -126,14 +156,10 @@ Err file_rename_durable(const char *from, const char *to) {
 Err file_write_atomic(const char *path, const void *data, size_t bytes) {
     Err err = DS_OK;
     char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    unlink(temporary); // of a process of that number that was ended
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
-    for (size_t done_bytes = 0; done_bytes < bytes;) {
-        ssize_t n = write(fd, (const char *)data + done_bytes, bytes - done_bytes);
-        if (n < 0 && errno == EINTR) continue;
-        DS_CHECK(n > 0, DS_ERR_IO, "%s: cannot write %zu bytes: %s", temporary, bytes, strerror(errno));
-        done_bytes += (size_t)n;
-    }
+    DS_TRY(file_pwrite(fd, temporary, data, bytes, 0));
     DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", temporary, strerror(errno));
     int closed = close(fd);
     fd = -1;
@@ -153,7 +179,7 @@ Err file_make_dirs(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char keep = *p;
         *p = 0;
-        DS_CHECK(mkdir(copy, 0750) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
+        DS_CHECK(mkdir(copy, 0775) == 0 || errno == EEXIST, DS_ERR_IO, "%s: cannot create folder: %s", copy,
                  strerror(errno));
         *p = keep;
         if (!keep) break;

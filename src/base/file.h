@@ -1,4 +1,5 @@
-// file.h: the one way to open, map, replace and sync files. Not collective.
+// file.h: the one way to open, map, replace and sync files. The umask says who may read and write what is made. Not
+// collective.
 #ifndef DS_FILE_H
 #define DS_FILE_H
 
@@ -18,6 +19,12 @@ Err file_open_read(const char *path, int *fd, int64_t *bytes);
 // "..", not a symbolic link), regular.
 Err file_open_inside(const char *dir, const char *name, int *fd, int64_t *bytes);
 
+// Exactly `bytes` bytes at offset `at`, also where the system gives them in parts or is interrupted. `path` is for the
+// words. DS_ERR_IO with errno's; DS_ERR_DATA: the file ends before.
+Err file_pread(int fd, const char *path, void *out, size_t bytes, int64_t at);
+Err file_pwrite(int fd, const char *path, const void *data, size_t bytes, int64_t at);
+
+// A mapping cannot report a failed read (the process gets SIGBUS): for files that are looked at here and there.
 Err file_map(const char *path, FileMap *map);
 Err file_map_inside(const char *dir, const char *name, FileMap *map);
 void file_unmap(FileMap *map); // accepts an empty one
@@ -30,7 +37,7 @@ Err file_write_atomic(const char *path, const void *data, size_t bytes);
 
 Err file_sync(const char *path);                           // fsync of a file or a folder
 Err file_rename_durable(const char *from, const char *to); // rename, then fsync of the folder of `to`
-Err file_make_dirs(const char *path);                      // like mkdir -p; mode 0750 under the umask
+Err file_make_dirs(const char *path);                      // like mkdir -p, but never writable by all
 Err file_remove_tree(const char *path);                    // like rm -rf; follows no links; a missing path is fine
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);

@@ -3,9 +3,13 @@
 
 #include <openssl/evp.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/file.h"
+#include "base/mem.h"
+
+enum { BLOCK = 1 << 20 };
 
 static void to_hex(const unsigned char *bytes, int n, char *out) {
     static const char digits[] = "0123456789abcdef";
@@ -32,23 +36,46 @@ static Xxh128Hex digest_hex(XXH128_hash_t h) {
 
 Xxh128Hex hash_xxh128(const void *data, size_t bytes) { return digest_hex(XXH3_128bits(data, bytes)); }
 
-Err hash_sha256_file(const char *path, Sha256Hex *out) {
+// The file in blocks to `update`; read, not mapped, so that a failed read is an error.
+static Err feed_file(const char *path, void (*update)(void *state, const void *data, size_t bytes), void *state) {
     Err err = DS_OK;
-    FileMap map = {0};
-    DS_TRY(file_map(path, &map));
-    *out = hash_sha256(map.data, map.bytes);
+    int fd = -1;
+    int64_t bytes = 0;
+    char *block = mem_alloc(BLOCK);
+    DS_TRY(file_open_read(path, &fd, &bytes));
+    for (int64_t at = 0; at < bytes; at += BLOCK) {
+        size_t n = (size_t)ds_min(BLOCK, bytes - at);
+        DS_TRY(file_pread(fd, path, block, n, at));
+        update(state, block, n);
+    }
 done:
-    file_unmap(&map);
+    if (fd >= 0) close(fd);
+    mem_free(block);
+    return err;
+}
+
+static void update_sha256(void *state, const void *data, size_t bytes) { EVP_DigestUpdate(state, data, bytes); }
+static void update_xxh128(void *state, const void *data, size_t bytes) { XXH3_128bits_update(state, data, bytes); }
+
+Err hash_sha256_file(const char *path, Sha256Hex *out) {
+    unsigned char d[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    EVP_MD_CTX *state = EVP_MD_CTX_new();
+    if (!state || !EVP_DigestInit_ex(state, EVP_sha256(), NULL)) err_fatal("SHA-256 is not available in libcrypto");
+    Err err = feed_file(path, update_sha256, state);
+    EVP_DigestFinal_ex(state, d, &n);
+    EVP_MD_CTX_free(state);
+    to_hex(d, 32, out->hex);
     return err;
 }
 
 Err hash_xxh128_file(const char *path, Xxh128Hex *out) {
-    Err err = DS_OK;
-    FileMap map = {0};
-    DS_TRY(file_map(path, &map));
-    *out = hash_xxh128(map.data, map.bytes);
-done:
-    file_unmap(&map);
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) err_fatal("no memory for a hash");
+    XXH3_128bits_reset(state);
+    Err err = feed_file(path, update_xxh128, state);
+    *out = digest_hex(XXH3_128bits_digest(state));
+    XXH3_freeState(state);
     return err;
 }
 

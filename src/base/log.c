@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
+#include "base/output.h"
+#include "base/text.h"
 
 static int my_rank;
 static FILE *file;
@@ -15,10 +18,14 @@ static double last_plain;
 
 void log_init(int rank) { my_rank = rank; }
 
-void log_to_file(const char *path) {
-    if (my_rank) return;
+Err log_to_file(const char *path) {
+    int fd = -1;
+    if (my_rank) return DS_OK;
     if (file) fclose(file);
-    file = path ? fopen(path, "a") : NULL;
+    file = NULL;
+    Err err = path ? output_append(path, &fd) : DS_OK;
+    if (fd >= 0) file = fdopen(fd, "a");
+    return err;
 }
 
 static void close_line(void) {
@@ -26,21 +33,19 @@ static void close_line(void) {
     line_open = false;
 }
 
-static void say(FILE *to, const char *prefix, const char *fmt, va_list ap) {
-    va_list again;
-    va_copy(again, ap);
-    close_line();
+static void put_line(FILE *to, const char *prefix, const char *text) {
     fputs(prefix, to);
-    vfprintf(to, fmt, ap);
+    text_print(to, text, (int64_t)strlen(text), false);
     fputc('\n', to);
     fflush(to);
-    if (file) {
-        fputs(prefix, file);
-        vfprintf(file, fmt, again);
-        fputc('\n', file);
-        fflush(file);
-    }
-    va_end(again);
+}
+
+static void say(FILE *to, const char *prefix, const char *fmt, va_list ap) {
+    char *text = mem_vprintf(fmt, ap);
+    close_line();
+    put_line(to, prefix, text);
+    if (file) put_line(file, prefix, text);
+    mem_free(text);
 }
 
 #define SAY(to, prefix)                                                                                                \
@@ -106,9 +111,10 @@ void log_progress(const char *label, int64_t done, int64_t total, double rate, c
     char left[48] = "";
     if (!last && done > done_at_start)
         format_left(left, sizeof left, (now - started) / (double)(done - done_at_start) * (double)(total - done));
-    char line[256];
-    snprintf(line, sizeof line, "%-4s %5lld/%lld  %9.0f %s  %s  %s", label, (long long)done, (long long)total, rate,
-             unit, extra ? extra : "", left);
+    char line[256], raw[200];
+    snprintf(raw, sizeof raw, "%-4s %5lld/%lld  %9.0f %s  %s  %s", label, (long long)done, (long long)total, rate, unit,
+             extra ? extra : "", left);
+    text_visible(raw, (int64_t)strlen(raw), false, line, sizeof line);
     if (shown) show_line(line, tty, last), last_plain = now;
     if (keep) fprintf(file, "%s\n", line), fflush(file);
 }

@@ -1,14 +1,16 @@
-// log.h: what users see. Rank 0 speaks; another rank only says what it alone knows. Not collective.
+// log.h: what users see. Rank 0 speaks; another rank only says what it alone knows. Each call is a line; control bytes
+// of what it was given are made visible (base/text.h). Not collective.
 #ifndef DS_LOG_H
 #define DS_LOG_H
 
-#include "base/types.h"
+#include "base/err.h"
 
 // `rank` decides who speaks; call once, early. Before that this process counts as rank 0.
 void log_init(int rank);
 
 // Also append everything said to this file (log.txt of the run); NULL closes it. Rank 0 only, others ignore it.
-void log_to_file(const char *path);
+// DS_ERR_IO; a link is not followed.
+Err log_to_file(const char *path);
 
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));  // rank 0, stdout
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));  // rank 0, stderr, "warning: ..."

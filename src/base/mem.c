@@ -1,7 +1,6 @@
 // mem.c: the host allocator: malloc with alignment, zeroes and one answer to failure.
 #include "base/mem.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,15 +45,21 @@ char *mem_strndup(const char *s, size_t n) {
 
 char *mem_strdup(const char *s) { return mem_strndup(s, strlen(s)); }
 
-char *mem_printf(const char *fmt, ...) {
-    va_list ap, again;
-    va_start(ap, fmt);
+char *mem_vprintf(const char *fmt, va_list ap) {
+    va_list again;
     va_copy(again, ap);
     char probe[1]; // not NULL: sanitizers' builds warn of it
     int n = vsnprintf(probe, sizeof probe, fmt, ap);
-    va_end(ap);
     char *p = mem_alloc((size_t)n + 1);
     vsnprintf(p, (size_t)n + 1, fmt, again);
     va_end(again);
+    return p;
+}
+
+char *mem_printf(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *p = mem_vprintf(fmt, ap);
+    va_end(ap);
     return p;
 }

@@ -3,6 +3,8 @@
 #ifndef DS_MEM_H
 #define DS_MEM_H
 
+#include <stdarg.h>
+
 #include "base/types.h"
 
 // Zeroed, 64-byte aligned. bytes = 0 gives a valid pointer. Never NULL. Owner: caller, mem_free.
@@ -24,6 +26,7 @@ char *mem_strndup(const char *s, size_t n);
 
 // printf into fresh memory. Owner: caller, mem_free.
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+char *mem_vprintf(const char *fmt, va_list ap);
 
 // *out = a * b (a + b); false, with *out untouched, if it does not fit.
 bool mem_mul(size_t a, size_t b, size_t *out);

@@ -86,3 +86,52 @@ int text_utf8_put(uint32_t c, char *out) {
     out[2] = (char)(0x80 | (c >> 6 & 0x3F)), out[3] = (char)(0x80 | (c & 0x3F));
     return 4;
 }
+
+bool text_is_plain(uint32_t c) {
+    if (c < 0x20) return c == '\t' || c == '\n';
+    if (c >= 0x7F && c < 0xA0) return false;
+    const bool turns = c == 0x061C || (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+    return !turns && c != 0x2028 && c != 0x2029;
+}
+
+enum { SHOWN_MAX = 8 }; // bytes of one character as it is shown
+
+// The character at s[0..n) as it is shown; *len: its bytes there.
+static int show(const char *s, int64_t n, bool lines, int *len, char out[SHOWN_MAX]) {
+    uint32_t c;
+    *len = sequence((const unsigned char *)s, n, &c);
+    const bool valid = *len > 0;
+    if (!valid) *len = 1, c = (unsigned char)s[0];
+    if (valid && text_is_plain(c) && (lines || c != '\n')) return text_utf8_put(c, out);
+    return snprintf(out, SHOWN_MAX, valid && c > 0x7F ? "\\u%04x" : "\\x%02x", (unsigned)c & 0xFFFF);
+}
+
+size_t text_visible(const char *s, int64_t n, bool lines, char *out, size_t room) {
+    size_t k = 0;
+    char shown[SHOWN_MAX];
+    for (int64_t i = 0; i < n;) {
+        int len, bytes = show(s + i, n - i, lines, &len, shown);
+        if (k + (size_t)bytes >= room) break;
+        memcpy(out + k, shown, (size_t)bytes);
+        k += (size_t)bytes;
+        i += len;
+    }
+    if (room) out[k] = 0;
+    return k;
+}
+
+char *text_shown(const char *name) {
+    const size_t n = strlen(name);
+    char *out = mem_array((int64_t)n + 1, SHOWN_MAX);
+    text_visible(name, (int64_t)n, false, out, n * SHOWN_MAX + 1);
+    return out;
+}
+
+void text_print(FILE *f, const char *s, int64_t n, bool lines) {
+    char shown[SHOWN_MAX];
+    for (int64_t i = 0; i < n;) {
+        int len, bytes = show(s + i, n - i, lines, &len, shown);
+        fwrite(shown, 1, (size_t)bytes, f);
+        i += len;
+    }
+}

@@ -6,7 +6,8 @@
 // history.nc is written by rank 0 alone (its scalars are the same everywhere; nobody waits for a file system in a
 // step), rollouts.nc by all ranks at once, each its own answers. The record count in the header grows only after the
 // records' bytes are written, so a kill leaves whole records. Going back to a checkpoint is a smaller count in the
-// header (netCDF libraries cannot shrink a file) and a shorter file.
+// header (netCDF libraries cannot shrink a file) and a shorter file. Every record has a checksum (recordsum.h), looked
+// at before a run goes on from it.
 #include "io/history.h"
 
 #include <errno.h>
@@ -22,10 +23,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/world.h"
 #include "io/ncheader.h"
+#include "io/recordsum.h"
+#include "io/rollout_part.h"
 
 #define NC_TRY(call, file, what) DS_TRY(nc_check((call), (file)->path, (what)))
 
@@ -43,16 +47,18 @@ typedef struct {
     int cdf;                          // 2 or 5
     nc_type var_type;                 // of the caller's variables
     int var_dims;                     // and how many dimensions they have
-    FixedVar fixed[4];
-    int n_fixed;
+    FixedVar fixed[5];
+    int n_fixed, sum; // of fixed[], the one that holds the checksum
 } Kind;
 
-enum { FORMAT_MAX = 32 };
-enum { H_STAGE, H_STEP, H_TIME, H_FIXED };
-enum { R_ITERATION, R_SAMPLE, R_LENGTH, R_TOKEN, R_FIXED };
+enum { FORMAT_MAX = 32, CHECK_SECONDS = 60 };
+enum { H_STAGE, H_STEP, H_TIME, H_SUM, H_FIXED };
+enum { R_ITERATION, R_SAMPLE, R_LENGTH, R_SUM, R_TOKEN, R_FIXED };
+#define SUM_VAR                                                                                                        \
+    { "checksum", NC_INT, 1, NULL, "of the record's other bytes: 32 bits of xxh3-128" }
 
 static const Kind kind_history = {
-    .format = "history 1",
+    .format = "history 2",
     .title = "scalars of a dschat run, one record a step",
     .dim = "record",
     .cdf = 2,
@@ -60,11 +66,13 @@ static const Kind kind_history = {
     .var_dims = 1,
     .fixed = {{"stage", NC_INT, 1, NULL, "stage of training"},
               {"step", NC_INT, 1, "1", "step within the stage"},
-              {"time", NC_DOUBLE, 1, "seconds since 1970-01-01 00:00:00", "time at the end of the step"}},
-    .n_fixed = H_FIXED};
+              {"time", NC_DOUBLE, 1, "seconds since 1970-01-01 00:00:00", "time at the end of the step"},
+              SUM_VAR},
+    .n_fixed = H_FIXED,
+    .sum = H_SUM};
 
 static const Kind kind_rollouts = {
-    .format = "rollouts 1",
+    .format = "rollouts 2",
     .title = "answers sampled by a dschat run, one record an answer",
     .dim = "answer",
     .cdf = 5,
@@ -73,8 +81,10 @@ static const Kind kind_rollouts = {
     .fixed = {{"iteration", NC_INT, 1, "1", "PPO iteration"},
               {"sample", NC_INT64, 1, NULL, "sample id, unique within an iteration"},
               {"length", NC_INT, 1, "1", "tokens of the answer"},
+              SUM_VAR,
               {"token_id", NC_UINT, 2, NULL, "id of the token in the actor's vocabulary"}},
-    .n_fixed = R_FIXED};
+    .n_fixed = R_FIXED,
+    .sum = R_SUM};
 
 // An open file, or on the ranks that do not take part (ncid < 0) just its name.
 typedef struct {
@@ -99,9 +109,12 @@ struct Rollouts {
     int64_t last_iteration; // -1: none
 };
 
+// What the library says of a file's contents has small numbers, what it says of its calls large ones.
 static Err nc_check(int status, const char *path, const char *what) {
     if (status == NC_NOERR) return DS_OK;
-    return err_set(DS_ERR_IO, "%s: %s: %s", path, what, ncmpi_strerror(status));
+    const bool contents = (status <= NC_EINVAL && status > NC_ENOMEM) || (status < NC_ENOMEM && status >= NC_ETRUNC) ||
+                          status == NC_ENULLPAD;
+    return err_set(contents ? DS_ERR_DATA : DS_ERR_IO, "%s: %s: %s", path, what, ncmpi_strerror(status));
 }
 
 const char *history_library(void) { return ncmpi_inq_libvers(); }
@@ -186,10 +199,10 @@ static Err check_format(const NcFile *f) {
     nc_type type = NC_NAT;
     MPI_Offset n = 0;
     int got = ncmpi_inq_att(f->ncid, NC_GLOBAL, "dschat_format", &type, &n);
-    DS_CHECK(got == NC_NOERR && type == NC_CHAR && n <= FORMAT_MAX, DS_ERR_IO,
+    DS_CHECK(got == NC_NOERR && type == NC_CHAR && n <= FORMAT_MAX, DS_ERR_DATA,
              "%s: not written by dschat (no attribute dschat_format)", f->path);
     NC_TRY(ncmpi_get_att_text(f->ncid, NC_GLOBAL, "dschat_format", text), f, "dschat_format");
-    DS_CHECK(strcmp(text, f->kind->format) == 0, DS_ERR_IO, "%s: its format is '%s', expected '%s'", f->path, text,
+    DS_CHECK(strcmp(text, f->kind->format) == 0, DS_ERR_DATA, "%s: its format is '%s', expected '%s'", f->path, text,
              f->kind->format);
 done:
     return err;
@@ -201,18 +214,18 @@ static Err check_var(const NcFile *f, const FixedVar *v, int record_dim, int *id
     nc_type type = NC_NAT;
     int dims[2] = {-1, -1}, n_dims = 0;
     MPI_Offset width = 0;
-    DS_CHECK(ncmpi_inq_varid(f->ncid, v->name, id) == NC_NOERR, DS_ERR_IO,
+    DS_CHECK(ncmpi_inq_varid(f->ncid, v->name, id) == NC_NOERR, DS_ERR_DATA,
              "%s: it has no variable '%s', so another version or another run wrote it", f->path, v->name);
     NC_TRY(ncmpi_inq_varndims(f->ncid, *id, &n_dims), f, v->name);
-    DS_CHECK(n_dims == v->n_dims, DS_ERR_IO, "%s: variable '%s' has %d dimensions, expected %d", f->path, v->name,
+    DS_CHECK(n_dims == v->n_dims, DS_ERR_DATA, "%s: variable '%s' has %d dimensions, expected %d", f->path, v->name,
              n_dims, v->n_dims);
     NC_TRY(ncmpi_inq_var(f->ncid, *id, NULL, &type, NULL, dims, NULL), f, v->name);
-    DS_CHECK(type == v->type && dims[0] == record_dim, DS_ERR_IO,
+    DS_CHECK(type == v->type && dims[0] == record_dim, DS_ERR_DATA,
              "%s: variable '%s' is of netCDF type %d, expected type %d over dimension '%s'", f->path, v->name, type,
              v->type, f->kind->dim);
     if (n_dims == 2) {
         NC_TRY(ncmpi_inq_dimlen(f->ncid, dims[1], &width), f, v->name);
-        DS_CHECK(width == f->width, DS_ERR_IO,
+        DS_CHECK(width == f->width, DS_ERR_DATA,
                  "%s: variable '%s' has room for %lld tokens an answer, this run has %lld", f->path, v->name,
                  (long long)width, (long long)f->width);
     }
@@ -227,7 +240,7 @@ static Err records_begin(const NcFile *f, size_t *begin) {
     for (int i = 0; i < f->n; i++) {
         MPI_Offset offset = 0;
         NC_TRY(ncmpi_inq_varoffset(f->ncid, f->varid[i], &offset), f, "offset of a variable");
-        DS_CHECK(offset > 0, DS_ERR_IO, "%s: damaged: a variable begins at byte %lld", f->path, (long long)offset);
+        DS_CHECK(offset > 0, DS_ERR_DATA, "%s: damaged: a variable begins at byte %lld", f->path, (long long)offset);
         if ((size_t)offset < *begin) *begin = (size_t)offset;
     }
 done:
@@ -243,7 +256,7 @@ static Err bytes_for(const NcFile *f, int64_t records, size_t *bytes) {
     NC_TRY(ncmpi_inq_recsize(f->ncid, &record_bytes), f, "size of a record");
     DS_CHECK(records >= 0 && record_bytes > 0 && mem_mul((size_t)records, (size_t)record_bytes, &all) &&
                  mem_add(all, begin, bytes),
-             DS_ERR_IO, "%s: damaged: it claims %lld records of %lld bytes", f->path, (long long)records,
+             DS_ERR_DATA, "%s: damaged: it claims %lld records of %lld bytes", f->path, (long long)records,
              (long long)record_bytes);
 done:
     return err;
@@ -257,7 +270,7 @@ static Err check_file(NcFile *f, const HistorySpec *spec, int64_t file_bytes) {
     MPI_Offset records = 0;
     DS_TRY(check_format(f));
     NC_TRY(ncmpi_inq(f->ncid, NULL, &n_vars, NULL, &record_dim), f, "header");
-    DS_CHECK(n_vars == f->n && record_dim >= 0, DS_ERR_IO,
+    DS_CHECK(n_vars == f->n && record_dim >= 0, DS_ERR_DATA,
              "%s: it has %d variables, expected %d over the unlimited dimension '%s'", f->path, n_vars, f->n,
              f->kind->dim);
     for (int i = 0; i < f->n; i++) {
@@ -266,7 +279,7 @@ static Err check_file(NcFile *f, const HistorySpec *spec, int64_t file_bytes) {
     }
     NC_TRY(ncmpi_inq_dimlen(f->ncid, record_dim, &records), f, f->kind->dim);
     DS_TRY(bytes_for(f, records, &want));
-    DS_CHECK(want <= (size_t)file_bytes, DS_ERR_IO, "%s: cut short: %lld bytes, its %lld records need %zu", f->path,
+    DS_CHECK(want <= (size_t)file_bytes, DS_ERR_DATA, "%s: cut short: %lld bytes, its %lld records need %zu", f->path,
              (long long)file_bytes, (long long)records, want);
     f->records = records;
 done:
@@ -304,6 +317,27 @@ done:
     return err;
 }
 
+// The records that stay have their checksums. On a file so large that this takes minutes it says how far it came.
+static Err check_records(const NcFile *f, int64_t records) {
+    Err err = DS_OK;
+    RecordPlace place = {0};
+    MPI_Offset at = 0, record_bytes = 0;
+    int64_t checked = 0;
+    DS_TRY(records_begin(f, &place.begin));
+    NC_TRY(ncmpi_inq_recsize(f->ncid, &record_bytes), f, "size of a record");
+    NC_TRY(ncmpi_inq_varoffset(f->ncid, f->varid[f->kind->sum], &at), f, "offset of a variable");
+    place.record_bytes = (size_t)record_bytes;
+    place.at = (size_t)at - place.begin;
+    DS_CHECK(place.at <= place.record_bytes - 4, DS_ERR_DATA, "%s: damaged: its variables do not lie side by side",
+             f->path);
+    DS_TRY(recordsum_check(f->path, &place, records, CHECK_SECONDS, &checked));
+    if (checked < records)
+        log_info("note: %s: %lld of its %lld records were verified in %d s, the others were not", f->path,
+                 (long long)checked, (long long)records, CHECK_SECONDS);
+done:
+    return err;
+}
+
 // Looks through an existing file and drops what lies past the checkpoint: `keep` records (history) or iterations
 // (rollouts) stay. One rank's work; the file is closed again at the end.
 static Err rewind_file(NcFile *f, const HistorySpec *spec, int64_t keep) {
@@ -314,9 +348,10 @@ static Err rewind_file(NcFile *f, const HistorySpec *spec, int64_t keep) {
     NC_TRY(ncmpi_open(MPI_COMM_SELF, f->path, NC_NOWRITE, MPI_INFO_NULL, &f->ncid), f, "damaged header");
     DS_TRY(check_file(f, spec, file_bytes));
     if (f->kind == &kind_rollouts) DS_TRY(records_below(f, keep, &records));
-    DS_CHECK(records <= f->records, DS_ERR_IO, "%s: it has %lld records, the checkpoint was written after %lld",
+    DS_CHECK(records <= f->records, DS_ERR_DATA, "%s: it has %lld records, the checkpoint was written after %lld",
              f->path, (long long)f->records, (long long)records);
     DS_TRY(bytes_for(f, records, &bytes));
+    DS_TRY(check_records(f, records));
 done:
     if (f->ncid >= 0) ncmpi_close(f->ncid);
     f->ncid = -1;
@@ -329,7 +364,8 @@ done:
 static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI_Comm *comm) {
     Err err = DS_OK;
     int64_t state[2] = {0, 0}; // does the file go on? with how many records?
-    if (world_rank() == 0 && keep > 0) {
+    if (world_rank() == 0) err = output_check(f->path);
+    if (world_rank() == 0 && !err && keep > 0) {
         if (file_exists(f->path)) {
             err = rewind_file(f, spec, keep);
             state[0] = 1;
@@ -395,13 +431,15 @@ static int stage_number(const char *stages, const char *stage) {
 static Err put_record(History *h, const char *stage, int64_t step, double time_unix, const double *values) {
     Err err = DS_OK;
     NcFile *f = &h->file;
-    int number = stage_number(h->stages, stage), small_step = (int)step;
+    int number = stage_number(h->stages, stage), small_step = (int)step, sum;
     MPI_Offset at = f->records, one = 1;
     DS_CHECK(number > 0, DS_ERR_BUG, "%s: stage '%s' is not among '%s'", f->path, stage, h->stages);
     DS_CHECK(step >= 0 && step <= INT_MAX, DS_ERR_BUG, "%s: step %lld", f->path, (long long)step);
     NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_STAGE], &at, &one, &number, NULL), f, "stage");
     NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_STEP], &at, &one, &small_step, NULL), f, "step");
     NC_TRY(ncmpi_iput_vara_double(f->ncid, f->varid[H_TIME], &at, &one, &time_unix, NULL), f, "time");
+    sum = recordsum_of_step(number, small_step, time_unix, values, f->n - H_FIXED);
+    NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_SUM], &at, &one, &sum, NULL), f, "checksum");
     for (int i = H_FIXED; i < f->n; i++)
         NC_TRY(ncmpi_iput_vara_double(f->ncid, f->varid[i], &at, &one, &values[i - H_FIXED], NULL), f, "scalar");
     NC_TRY(ncmpi_wait_all(f->ncid, NC_PUT_REQ_ALL, NULL, NULL), f, "writing a record");
@@ -484,50 +522,7 @@ done:
     return err;
 }
 
-// This rank's answers, packed in the order of the file, and where they go: run k holds answers [begin[k], begin[k + 1])
-// of the part and fills the records from first[k] on.
-typedef struct {
-    int64_t n, runs, width;
-    int64_t *begin, *first;  // [runs + 1], [runs]
-    int *iteration, *length; // [n]
-    long long *sample;       // [n]
-    uint32_t *token;         // [n][width]
-    float *value;            // [n_vars][n][width]
-} Part;
-
-static void part_alloc(Part *p, int64_t n, int64_t width, int n_vars) {
-    size_t row_bytes = 0, var_bytes = 0;
-    if (!mem_mul((size_t)width, sizeof(float), &row_bytes) || !mem_mul((size_t)n, row_bytes, &var_bytes))
-        err_fatal("%lld answers of %lld tokens are too many", (long long)n, (long long)width);
-    *p = (Part){.n = n, .width = width};
-    p->begin = MEM_NEW(int64_t, n + 1);
-    p->first = MEM_NEW(int64_t, n);
-    p->iteration = MEM_NEW(int, n);
-    p->length = MEM_NEW(int, n);
-    p->sample = mem_array(n, sizeof *p->sample);
-    p->token = mem_alloc(var_bytes);
-    p->value = mem_array(n_vars, var_bytes);
-}
-
-static void part_free(Part *p) {
-    void *all[] = {p->begin, p->first, p->iteration, p->length, p->sample, p->token, p->value};
-    for (int i = 0; i < DS_COUNT(all); i++) mem_free(all[i]);
-}
-
-// Packs answer `a` as number i of the part.
-static void part_set(Part *p, int64_t i, const RolloutAnswer *a, int iteration, int n_vars) {
-    p->iteration[i] = iteration;
-    p->length[i] = (int)a->length;
-    p->sample[i] = a->sample;
-    uint32_t *token = p->token + i * p->width;
-    for (int64_t t = 0; t < p->width; t++) token[t] = t < a->length ? a->tokens[t] : UINT32_MAX;
-    for (int v = 0; v < n_vars; v++) {
-        float *row = p->value + (v * p->n + i) * p->width;
-        for (int64_t t = 0; t < p->width; t++) row[t] = t < a->length ? a->values[v][t] : NAN;
-    }
-}
-
-static void part_fill(Part *p, const NcFile *f, int iteration, const RolloutAnswer *answers, const Place *places,
+static void part_fill(RolloutPart *p, const NcFile *f, int iteration, const RolloutAnswer *answers, const Place *places,
                       int64_t n_places) {
     int64_t n = 0;
     for (int64_t i = 0; i < n_places; i++) n += places[i].rank == world_rank();
@@ -542,11 +537,12 @@ static void part_fill(Part *p, const NcFile *f, int iteration, const RolloutAnsw
         part_set(p, n++, &answers[places[i].index], iteration, f->n - R_FIXED);
     }
     p->begin[p->runs] = n;
+    part_sums(p, f->n - R_FIXED);
 }
 
 // Queues this rank's runs, then writes all ranks' in one collective call, which no rank leaves out, whatever happened
 // before.
-static Err put_part(const NcFile *f, const Part *p) {
+static Err put_part(const NcFile *f, const RolloutPart *p) {
     Err err = DS_OK, written;
     const int *id = f->varid;
     for (int64_t k = 0; k < p->runs; k++) {
@@ -555,6 +551,7 @@ static Err put_part(const NcFile *f, const Part *p) {
         NC_TRY(ncmpi_iput_vara_int(f->ncid, id[R_ITERATION], s, c, p->iteration + at, NULL), f, "iteration");
         NC_TRY(ncmpi_iput_vara_longlong(f->ncid, id[R_SAMPLE], s, c, p->sample + at, NULL), f, "sample");
         NC_TRY(ncmpi_iput_vara_int(f->ncid, id[R_LENGTH], s, c, p->length + at, NULL), f, "length");
+        NC_TRY(ncmpi_iput_vara_int(f->ncid, id[R_SUM], s, c, p->sum + at, NULL), f, "checksum");
         NC_TRY(ncmpi_iput_vara_uint(f->ncid, id[R_TOKEN], s, c, p->token + at * p->width, NULL), f, "token_id");
         for (int v = 0; v < f->n - R_FIXED; v++) {
             const float *rows = p->value + (v * p->n + at) * p->width;
@@ -569,7 +566,7 @@ done:
 Err history_put_rollouts(Rollouts *r, int64_t iteration, const RolloutAnswer *answers, int64_t n) {
     Err err = DS_OK;
     Place *places = NULL;
-    Part part = {0};
+    RolloutPart part = {0};
     int64_t n_places = 0;
     DS_TRY(place_answers(&r->file, answers, n, &places, &n_places));
     DS_CHECK(iteration > r->last_iteration && iteration <= INT_MAX && n_places <= INT_MAX, DS_ERR_BUG,

@@ -8,9 +8,9 @@
 //     dimensions answer (unlimited), position (the longest answer allowed); int iteration(answer); int64
 //     sample(answer); int length(answer); uint token_id(answer, position); float <quantity>(answer, position). What
 //     lies past an answer's length is _FillValue (NaN).
-// Both hold CF-1.8 attributes and the origin of the start that made them, as global attributes. After a kill at any
-// moment a file is readable up to its last whole record. Files of others, damaged ones and ones with other variables
-// are refused.
+// Both hold an int checksum of every record (recordsum.h), CF-1.8 attributes and the origin of the start that made
+// them, as global attributes. After a kill at any moment a file is readable up to its last whole record. Files of
+// others, damaged ones and ones with other variables are refused.
 #ifndef DS_HISTORY_H
 #define DS_HISTORY_H
 
@@ -36,8 +36,8 @@ typedef struct Rollouts Rollouts;
 
 // Creates `path`, or goes on with it: the first keep_records records stay, later ones are dropped (a run that continues
 // from a checkpoint passes the count that was there then; 0 starts anew). A missing file with keep_records > 0 is
-// created, with a warning. DS_ERR_IO: the file is not ours, is damaged, has other variables, or fewer records than are
-// to be kept.
+// created, with a warning. DS_ERR_DATA: the file is not ours, is damaged (of a record that stays: by its checksum), has
+// other variables, or fewer records than are to be kept. DS_ERR_IO.
 Err history_open(const char *path, const HistorySpec *spec, int64_t keep_records, History **out);
 
 // Appends a record; values[n_vars] in the order of the spec, NaN: does not apply. Only rank 0's arguments count. Not

@@ -185,7 +185,7 @@ void jsonl_print_string(FILE *f, const char *text, int64_t bytes) {
         uint32_t c = text_utf8_next(text + i, bytes - i, &n);
         i += n;
         if (c == '"' || c == '\\') fprintf(f, "\\%c", (char)c);
-        else if (c < 32 || c == 127) fprintf(f, "\\u%04x", c);
+        else if (c < 32 || !text_is_plain(c)) fprintf(f, "\\u%04x", c);
         else fwrite(utf8, 1, (size_t)text_utf8_put(c, utf8), f);
     }
     fputc('"', f);

@@ -97,12 +97,12 @@ Err ncheader_check(const char *path, int cdf, int64_t *file_bytes) {
     DS_TRY(file_open_read(path, &fd, file_bytes));
     size_t bytes = (size_t)ds_min(*file_bytes, MAX_HEADER);
     data = mem_alloc(bytes);
-    DS_CHECK(pread(fd, data, bytes, 0) == (ssize_t)bytes, DS_ERR_IO, "%s: cannot be read", path);
-    DS_CHECK(bytes >= 4 && memcmp(data, "CDF", 3) == 0 && data[3] == cdf, DS_ERR_IO,
+    DS_TRY(file_pread(fd, path, data, bytes, 0));
+    DS_CHECK(bytes >= 4 && memcmp(data, "CDF", 3) == 0 && data[3] == cdf, DS_ERR_DATA,
              "%s: not a netCDF file of format CDF-%d", path, cdf);
     Walk w = {.data = data, .bytes = bytes, .width = cdf == 5 ? 8 : 4};
     walk_header(&w);
-    DS_CHECK(!w.bad, DS_ERR_IO, "%s: its netCDF header is damaged near byte %zu", path, w.at);
+    DS_CHECK(!w.bad, DS_ERR_DATA, "%s: its netCDF header is damaged near byte %zu", path, w.at);
 done:
     if (fd >= 0) close(fd);
     mem_free(data);

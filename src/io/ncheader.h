@@ -7,7 +7,7 @@
 
 // Opens `path` as base/file.h says, expects format CDF-`cdf` (2 or 5) and walks the header: every count and length must
 // fit into what is left of it (at most 1 MiB), every type must be known, every dimension id in range. *file_bytes: the
-// file's size. DS_ERR_IO with path and the byte at which the header goes wrong.
+// file's size. DS_ERR_DATA with path and the byte at which the header goes wrong; DS_ERR_IO.
 Err ncheader_check(const char *path, int cdf, int64_t *file_bytes);
 
 #endif

@@ -390,7 +390,7 @@ static Err begin_part(SafetensorsWriter *w) {
     char *header = print_header(w, p, &bytes);
     uint64_t length = bytes;
     w->left = p->bytes;
-    int fd = open(p->tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    int fd = open(p->tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     w->file = fd >= 0 ? fdopen(fd, "w") : NULL;
     DS_CHECK(w->file, DS_ERR_IO, "%s: cannot create: %s", p->tmp, strerror(errno));
     DS_TRY(put_bytes(w, &length, 8));

@@ -1,9 +1,11 @@
 // plan.c: the plan for a person, and what to change where it does not fit.
 #include "plan/plan.h"
 
+#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "model/acts.h"
 #include "model/new_model.h"
 #include "plan/plan_models.h"
@@ -264,7 +266,9 @@ Err plan_print(const Params *given, int ranks, FILE *out, bool *good) {
     DS_TRY(fit_models(&q, &m, ranks, q.machine.memory_gib));
     DS_TRY(plan_make_of(p, &m, ranks, &plan));
     const int64_t data = ranks / p->layout.tensor;
-    fprintf(out, "plan: %s on %d ranks: tensor groups of %lld%s, zero groups of %lld, %lld lanes\n", p->path, ranks,
+    fputs("plan: ", out);
+    text_print(out, p->path, (int64_t)strlen(p->path), false);
+    fprintf(out, " on %d ranks: tensor groups of %lld%s, zero groups of %lld, %lld lanes\n", ranks,
             (long long)p->layout.tensor, p->layout.sequence ? " with sequence" : "",
             (long long)(p->layout.zero ? p->layout.zero : data), (long long)(p->layout.lanes ? p->layout.lanes : data));
     print_models(p, &m, out);

@@ -177,13 +177,17 @@ static void test_unknown_stage_reported(void **state) {
 }
 
 // Opens `path` to go on at record 2 and expects words with `why`, on every rank.
-static void expect_refused(const char *path, const HistorySpec *s, int64_t keep, const char *why) {
+static void expect_code(Err code, const char *path, const HistorySpec *s, int64_t keep, const char *why) {
     History *h = NULL;
     coll_barrier(group_world());
-    assert_int_equal(history_open(path, s, keep, &h), DS_ERR_IO);
+    assert_int_equal(history_open(path, s, keep, &h), code);
     assert_null(h);
     if (!strstr(err_text(), why)) fail_msg("expected '%s' in '%s'", why, err_text());
     err_clear();
+}
+
+static void expect_refused(const char *path, const HistorySpec *s, int64_t keep, const char *why) {
+    expect_code(DS_ERR_DATA, path, s, keep, why);
 }
 
 // Rank 0 writes bytes at `at` of a fresh nine-record file, or cuts it there if there are none.
@@ -217,6 +221,49 @@ static void test_damaged_refused(void **state) {
     }
 }
 
+// Any bit of a record that stays, or of where the records lie.
+static void test_flipped_refused(void **state) {
+    (void)state;
+    const char *path = in_dir("damaged.nc");
+    write_history(path, 0, 9);
+    char *data;
+    size_t bytes;
+    assert_int_equal(file_read_all(path, 1 << 20, &data, &bytes), DS_OK);
+    const int64_t record = 44, begin = (int64_t)bytes - 9 * record;
+    for (int64_t at = begin; at < begin + 2 * record; at += 3) {
+        char flipped = (char)(data[at] ^ 1 << at % 8);
+        if (at < begin + record) expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 0 of 2 is damaged");
+        else expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 1 of 2 is damaged");
+    }
+    char other = (char)~data[begin + 2 * record];
+    damaged(begin + 2 * record, &other, 1);
+    coll_barrier(group_world());
+    write_history(path, 2, 9); // what lies past the checkpoint is written anew
+    mem_free(data);
+}
+
+static void test_flipped_rollouts(void **state) {
+    (void)state;
+    Rollouts *r = NULL;
+    const char *path = in_dir("r-flipped.nc");
+    write_rollouts(path, 0, 4, DEAL_ROUND);
+    char *data;
+    size_t bytes;
+    assert_int_equal(file_read_all(path, 1 << 20, &data, &bytes), DS_OK);
+    const int64_t record = 4 + 8 + 4 + 4 + 3 * 4 * MAX_LENGTH, at = (int64_t)bytes - 92 * record + 5 * record + 50;
+    if (world_rank() == 0) {
+        char flipped = (char)(data[at] ^ 4);
+        int fd = open(path, O_WRONLY);
+        assert_int_equal(pwrite(fd, &flipped, 1, at), 1);
+        close(fd);
+    }
+    coll_barrier(group_world());
+    mem_free(data);
+    assert_int_equal(history_open_rollouts(path, &rollout_spec, 2, &r), DS_ERR_DATA);
+    if (!strstr(err_text(), "record 5 of 46 is damaged")) fail_msg("said '%s'", err_text());
+    err_clear();
+}
+
 static void test_others_refused(void **state) {
     (void)state;
     static const HistoryVar renamed[] = {{"loss", "1", "l"}, {"lr", "1", "l"}, {"entropy", "1", "e"}};
@@ -224,11 +271,11 @@ static void test_others_refused(void **state) {
     const char *path = in_dir("other.nc");
     write_history(path, 0, 9);
     expect_refused(path, &other, 2, "no variable 'entropy'");
-    expect_refused(path, &fewer, 2, "6 variables, expected 5");
+    expect_refused(path, &fewer, 2, "7 variables, expected 6");
     expect_refused(path, &spec, 10, "9 records, the checkpoint was written after 10");
     write_rollouts(path, 0, 1, DEAL_ROUND);
     expect_refused(path, &spec, 1, "not a netCDF file of format CDF-2");
-    expect_refused(dir, &spec, 1, dir);
+    expect_code(DS_ERR_IO, dir, &spec, 1, dir);
 }
 
 static void test_unwritable(void **state) {
@@ -279,6 +326,8 @@ int main(void) {
                                        cmocka_unit_test(test_rollouts_refuse),
                                        cmocka_unit_test(test_unknown_stage_reported),
                                        cmocka_unit_test(test_damaged_refused),
+                                       cmocka_unit_test(test_flipped_refused),
+                                       cmocka_unit_test(test_flipped_rollouts),
                                        cmocka_unit_test(test_others_refused),
                                        cmocka_unit_test(test_unwritable),
                                        cmocka_unit_test(test_origin)};
