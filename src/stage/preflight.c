@@ -50,7 +50,7 @@ typedef struct {
 static void note(Look *l, Err err) {
     if (!err) return;
     if (!l->err) l->err = err;
-    char *longer = l->words ? mem_printf("%s\n  also: %s", l->words, err_text()) : mem_strdup(err_text());
+    char *longer = l->words ? mem_printf("%s; also: %s", l->words, err_text()) : mem_strdup(err_text());
     mem_free(l->words);
     l->words = longer;
     err_clear();

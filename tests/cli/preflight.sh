@@ -100,7 +100,7 @@ else echo "skip preflight_out_closed: root writes everywhere"; fi
 
 # All that is wrong in one message; what is done is not looked at.
 checked several 2 'checker = wrods' ppo.checker=wrods critic.model="$here/none.h5" data.ptx_file="$here/none.h5"
-[ "$(grep -c 'also: ' "$here/several.txt")" = 2 ] || fail several "$(grep -c 'also: ' "$here/several.txt") more things said, expected 2"
+[ "$(grep -o 'also: ' "$here/several.txt" | wc -l)" = 2 ] || fail several "$(grep -o 'also: ' "$here/several.txt" | wc -l) more things said, expected 2"
 expect done_data 0 'sft is done' ./dschat --check "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5"
 expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5" sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1
 
