@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
-#include "comm/launch.h"
+#include "comm/launcher.h"
 #include "job.h"
 #include "kernels/kernels.h"
 #include "params/params.h"
@@ -29,11 +29,10 @@ static const char help[] =
     "  ./dschat --version                                     and the instruction sets whose kernels this CPU runs\n"
     "  ./dschat --help\n"
     "\n"
-    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1 or `touch OUT/STOP`: it writes a checkpoint and "
-    "exits\n"
-    "with 10; the same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, 5 numbers, 6 bug or machine, 10 "
-    "stopped\n"
-    "early with a checkpoint, 11 stopped, do not requeue.\n";
+    "inputs/params.in lists every key. Stop a run with TERM, INT, USR1: it writes a checkpoint and exits\n"
+    "with 10; or with `touch OUT/STOP`: 11. The same command goes on. Exit codes: 0 done, 2 params, 3 data, 4 files, "
+    "5 numbers,\n"
+    "6 bug or machine, 10 stopped early with a checkpoint, 11 stopped, do not requeue.\n";
 
 static void say_line(const char *line, void *user) {
     (void)user;
@@ -138,7 +137,7 @@ int main(int argc, char **argv) {
         err = job_run(w.params, w.n, w.overrides); // which says why it ends
     } else {
         if (!err) err = answer(&w);
-        if (err_text()[0] && launch_rank() <= 0) log_error("%s", err_text());
+        if (err_text()[0] && launcher_rank() <= 0) log_error("%s", err_text());
     }
     mem_free(w.overrides);
     return err;

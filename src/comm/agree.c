@@ -29,10 +29,10 @@ Err agree_err(const Group *g, Err err) {
 
 Err agree_root(const Group *g, Err err) {
     int64_t code = err;
-    char text[TEXT] = "";
     coll_bcast(g, &code, sizeof code, 0);
     if (!code) return DS_OK;
-    strncpy(text, err_text(), TEXT - 1);
+    char text[TEXT] = "";
+    if (group_rank(g) == 0) strncpy(text, err_text(), TEXT - 1);
     coll_bcast(g, text, TEXT, 0);
     err_clear();
     return err_set((Err)code, "%s", text);

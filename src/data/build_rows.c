@@ -221,6 +221,7 @@ Err build_rows_verify(const char *path, Sha256Hex *hash) {
     DS_TRY(verify_tokens(f, &all));
     for (int i = 0; i < DS_COUNT(sets); i++) DS_TRY(verify_set(f, sets[i].name, sets[i].dtype, &all));
     if (h5_exists(f, "/tokenizer")) DS_TRY(verify_set(f, "/tokenizer", DS_U8, NULL));
+    DS_TRY(h5_trouble(f));
     *hash = hash_sha256(all.text, all.n);
     DS_TRY(compare(f, "/", "data_sha256", hash));
 done:

@@ -74,6 +74,7 @@ static Err read_attributes(Dataset *d, const H5File *f) {
     DS_CHECK(d->vocab > 0 && d->vocab <= INT32_MAX && d->stop_id >= -1 && d->stop_id < d->vocab, DS_ERR_DATA,
              "%s: attributes vocab = %lld, stop_id = %lld do not fit", d->path, (long long)d->vocab,
              (long long)d->stop_id);
+    err = h5_trouble(f); // a text that seemed not to be there
 done:
     return err;
 }
@@ -299,7 +300,10 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     int64_t bytes;
     *tok = NULL;
     DS_TRY(h5_open_checked(d->path, &f));
-    if (!h5_exists(f, "/tokenizer")) goto done;
+    if (!h5_exists(f, "/tokenizer")) {
+        err = h5_trouble(f);
+        goto done;
+    }
     DS_TRY(read_all(d, f, "/tokenizer", DS_U8, -1, &bytes, (void **)&blob));
     DS_TRY(tok_load_blob(blob, (size_t)bytes, d->path, tok));
 done:

@@ -91,9 +91,7 @@ char *answer_override(const char *key, const char *value) {
     return mem_printf("%s.%s=%s", of_job ? "job" : "generate", key, value);
 }
 
-Err answer_params(const AnswerArgs *a, Params **p) {
-    return params_parse("defaults", "", 0, a->n_overrides, a->overrides, p);
-}
+Err answer_params(const AnswerArgs *a, Params **p) { return params_asking(a->n_overrides, a->overrides, p); }
 
 int answer_exit(Err err) {
     if (err && err_text()[0]) fprintf(stderr, "error: %s\n", err_text());
@@ -129,6 +127,9 @@ enum { MAX_TURNS = 1024 };
 static Err from_messages(Talk *t, const Jsonl *j, const JsonValue *list, const char *system, Question *q) {
     Err err = DS_OK;
     int64_t n = jsonl_count(list), at = 0;
+    ChatRole first;
+    const char *begins = jsonl_string(jsonl_get(jsonl_item(list, 0), "role"), NULL);
+    if (begins && chat_role_parse(begins, &first) && first == CHAT_SYSTEM) system = NULL; // it has its own
     ChatTurn *turns = MEM_NEW(ChatTurn, MAX_TURNS + 1);
     DS_CHECK(n > 0 && n <= MAX_TURNS, DS_ERR_DATA, "%s:%lld: expected 1 to %d messages", jsonl_path(j),
              (long long)jsonl_line(j), MAX_TURNS);

@@ -127,6 +127,7 @@ struct ModelFile {
     Arch arch;
     WeightList list;
     H5Tensor *tensors; // [list.n], the order of arch/weights.h
+    H5Parts *parts;
 };
 
 static Err read_arch(const H5File *file, Arch *arch) {
@@ -154,18 +155,18 @@ done:
 // Every weight of the list is there with its shape and a type we compute with.
 static Err match_weights(ModelFile *m) {
     Err err = DS_OK;
-    H5Info info;
     H5Names names = {0};
     int n;
     modelfile_tensors(&m->arch, DS_F32, &m->tensors, &n);
+    for (int i = 0; i < n; i++)
+        DS_CHECK(h5_exists(m->file, m->tensors[i].path), DS_ERR_DATA, "%s: weight %s is missing", h5_path(m->file),
+                 m->tensors[i].path);
+    DS_TRY(h5_parts_open(m->file, m->tensors, n, &m->parts));
     for (int i = 0; i < n; i++) {
-        H5Tensor *t = &m->tensors[i];
-        DS_CHECK(h5_exists(m->file, t->path), DS_ERR_DATA, "%s: weight %s is missing", h5_path(m->file), t->path);
-        DS_TRY(h5_info(m->file, t->path, &info));
-        DS_CHECK(info.dtype == DS_F32 || info.dtype == DS_BF16, DS_ERR_DATA, "%s: %s holds %s, expected fp32 or bf16",
-                 h5_path(m->file), t->path, dtype_name(info.dtype));
-        t->dtype = info.dtype;
-        DS_TRY(h5_parts_check_shape(m->file, t));
+        DType stored = h5_parts_stored(m->parts, i);
+        DS_CHECK(stored == DS_F32 || stored == DS_BF16, DS_ERR_DATA, "%s: %s holds %s, expected fp32 or bf16",
+                 h5_path(m->file), m->tensors[i].path, dtype_name(stored));
+        m->tensors[i].dtype = stored;
     }
     DS_TRY(h5_list(m->file, WEIGHTS, &names));
     for (int64_t i = 0; i < names.n; i++)
@@ -174,7 +175,8 @@ static Err match_weights(ModelFile *m) {
                  names.name[i], arch_family_name((ArchFamily)m->arch.family));
 done:
     h5_names_free(&names);
-    return err;
+    Err trouble = h5_trouble(m->file); // which may be why a weight was not found
+    return trouble ? trouble : err;
 }
 
 Err modelfile_open(const char *path, ModelFile **model) {
@@ -192,6 +194,7 @@ done:
 void modelfile_close(ModelFile **model) {
     ModelFile *m = *model;
     if (!m) return;
+    h5_parts_close(&m->parts);
     h5_close(&m->file);
     if (m->list.w) weights_free(&m->list);
     mem_free(m->tensors);
@@ -210,7 +213,7 @@ int modelfile_find(const ModelFile *m, const char *name) {
 Err modelfile_read_runs(const ModelFile *m, int i, DType as, int64_t first, int64_t count, int64_t run, void *out) {
     if (as != DS_F32 && as != DS_BF16)
         return err_set(DS_ERR_BUG, "weights are read as fp32 or bf16, not %s", dtype_name(as));
-    return h5_read_runs(m->file, m->tensors[i].path, as, (H5Runs){first, count, run}, out);
+    return h5_parts_get(m->parts, i, as, (H5Runs){first, count, run}, out);
 }
 
 Err modelfile_read(const ModelFile *m, int i, DType as, int64_t first, int64_t count, void *out) {
@@ -226,7 +229,7 @@ Err modelfile_tokenizer(const ModelFile *m, char **data, size_t *bytes) {
     H5Info info;
     char *sha = NULL;
     *data = NULL, *bytes = 0;
-    if (!h5_exists(m->file, "/tokenizer")) return DS_OK;
+    if (!h5_exists(m->file, "/tokenizer")) return h5_trouble(m->file);
     DS_TRY(h5_info(m->file, "/tokenizer", &info));
     DS_CHECK(info.dtype == DS_U8 && info.ndim == 1 && info.count <= MAX_TOKENIZER, DS_ERR_DATA,
              "%s: /tokenizer is not a row of at most %d bytes", h5_path(m->file), MAX_TOKENIZER);
@@ -244,7 +247,7 @@ done:
 
 static Err read_pair(const ModelFile *m, const char *group, const char *key, char **value) {
     *value = NULL;
-    return h5_attr_exists(m->file, group, key) ? h5_attr_get_str(m->file, group, key, value) : DS_OK;
+    return h5_attr_exists(m->file, group, key) ? h5_attr_get_str(m->file, group, key, value) : h5_trouble(m->file);
 }
 
 Err modelfile_text(const ModelFile *m, const char *key, char **value) { return read_pair(m, "/texts", key, value); }

@@ -88,10 +88,47 @@ static Err resolve(Params *p) {
 
 // ---- what this version has not built, or no model can be ----
 
+// What a key has by default, as keytable_format writes it. Owner: caller, mem_free.
+static char *usual_value(int k) {
+    const KeyTable *t = params_table();
+    Params usual = {0};
+    KeySource *from = MEM_NEW(KeySource, t->n_keys);
+    keytable_set_defaults(t, &usual, from);
+    char *value = keytable_format(t, &usual, k);
+    mem_free(from);
+    keytable_free(t, &usual);
+    return value;
+}
+
+// Only training reads this key: the model of `section`, which is frozen, has it at its default.
+static Err check_frozen_key(const Params *p, const char *section, const char *name) {
+    Err err = DS_OK;
+    char at[1024];
+    const int k = keytable_find(params_table(), section, name);
+    char *value = keytable_format(params_table(), p, k), *usual = usual_value(k);
+    REFUSE(strcmp(value, usual), section, name, "expected %s: this model is frozen, and only training reads %s", usual,
+           name);
+done:
+    mem_free(value);
+    mem_free(usual);
+    return err;
+}
+
+static Err check_frozen(const Params *p, const char *section) {
+    static const char *const names[] = {"lora_rank",          "lora_alpha", "lora_modules", "lora_lr",
+                                        "only_optimize_lora", "recompute",  "keep_layers",  "quantize_gradients"};
+    Err err = DS_OK;
+    char at[1024];
+    for (int i = 0; i < DS_COUNT(names); i++) DS_TRY(check_frozen_key(p, section, names[i]));
+    REFUSE(p->reference.common.offload == OFFLOAD_MOMENTS, section, "offload",
+           "expected none or weights: this model is frozen, it has no moments");
+done:
+    return err;
+}
+
 static Err check_built_model(const Params *p, const char *section, const ModelParams *m) {
     Err err = DS_OK;
     char at[1024];
-    REFUSE(m->lora_rank > 0 && m == &p->reference.common, section, "lora_rank", "expected 0: this model is frozen");
     REFUSE(m->arch[0] && !m->model[0] && m != &p->actor.common, section, "arch",
            "only [actor] begins a new model; here it tells a plan the shape of model = FILE, which is missing");
     REFUSE(m->offload == OFFLOAD_WEIGHTS && m->quantize_weights != QUANT_NONE, section, "quantize_weights",
@@ -114,6 +151,7 @@ static Err check_built(const Params *p) {
            (long long)p->generate.tensor);
     DS_TRY(check_built_model(p, "actor", &p->actor.common));
     DS_TRY(check_built_model(p, "critic", &p->critic.common));
+    DS_TRY(check_frozen(p, "reference"));
     DS_TRY(check_built_model(p, "reference", &p->reference.common));
     DS_TRY(check_built_model(p, "reward", &p->reward.common));
 done:
@@ -155,8 +193,6 @@ static Err check_model(const Params *p, const char *section, const ModelParams *
     REFUSE(m->init != INIT_MODEL && *m->model, section, "init", "contradicts [%s] model = %s; remove one of the two",
            section, m->model);
     REFUSE(m->quantize_weights && m->zero_stage != 3, section, "quantize_weights", "needs zero_stage = 3");
-    REFUSE(m->quantize_gradients && m == &p->reference.common, section, "quantize_gradients",
-           "expected none: the reference is never trained");
     REFUSE(m->quantize_gradients && p->layout.reduce == REDUCE_LIBRARY, section, "quantize_gradients",
            "contradicts [layout] reduce = library, by which MPI sums fp32; remove one of the two");
     // A block that spans a shared weight and a split one has another scale on every tensor rank.

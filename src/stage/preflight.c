@@ -355,9 +355,17 @@ Err preflight_params(const Params *p) {
     return DS_OK;
 }
 
-Err preflight_job(Run *run) {
+static Err look_at_all(const Params *p, int ranks) {
+    const Err err = preflight_params(p);
+    return err ? err : preflight(p, ranks, preflight_products(p), NULL, NULL);
+}
+
+Err preflight_job(const Run *run) {
     const bool root = group_rank(run->world) == 0;
-    run->products = root ? preflight_products(run->p) : 0;
+    return agree_root(run->world, root ? look_at_all(run->p, group_size(run->world)) : DS_OK);
+}
+
+void preflight_find_products(Run *run) {
+    run->products = group_rank(run->world) == 0 ? preflight_products(run->p) : 0;
     coll_bcast(run->world, &run->products, sizeof run->products, 0);
-    return agree_root(run->world, root ? preflight(run->p, group_size(run->world), run->products, NULL, NULL) : DS_OK);
 }

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "gen/hybrid.h"
+#include "io/h5_inspect.h"
 #include "model/load.h"
 #include "model/new_model.h"
 
@@ -91,6 +92,7 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     ModelFile *file = NULL;
     Arch arch;
     *role = (Role){0};
+    DS_TRY(h5_inspect_for_all(run->world, spec->path));
     if (spec->path) {
         err = modelfile_open(spec->path, &file);
         if (!err) err = load_arch(file, spec->path, spec->head, &arch);

@@ -224,7 +224,7 @@ static Err restore_model(Run *run, const char *path, const StageModel *m) {
     Table t = {0};
     char *name = ckpt_model_path(path, m->name);
     training_table(&t, run, m, true);
-    DS_TRY(h5_open_checked(name, &file));
+    DS_TRY(h5_open_own(name, &file));
     DS_TRY(h5_parts_read(file, t.tensors, t.n_tensors, t.pieces, t.n_pieces, put_back, &t));
 done:
     h5_close(&file);

@@ -74,6 +74,7 @@ static double peak_memory(const Run *run) {
 
 static Err save_now(Loop *l) {
     Err err = DS_OK;
+    const double began = clock_now();
     Kv *kv = kv_create();
     kv_put_i64(kv, "loop.step", l->step);
     kv_put_i64(kv, "loop.bad", l->bad);
@@ -86,6 +87,7 @@ static Err save_now(Loop *l) {
     kv_put_i64(kv, "history.records", history_records(l->run->history));
     DS_TRY(save_checkpoint(l->run, l->stage->name, l->step, models, n, kv));
     l->run->last_checkpoint = clock_now();
+    summary_put(l->run->summary, "checkpoint.seconds", clock_now() - began);
     l->run->checkpointed = true;
 done:
     kv_destroy(&kv);
@@ -124,6 +126,7 @@ static Err one_step(Loop *l) {
     double start = clock_now();
     DS_TRY(l->stage->step(l->run, l->self, l->step, &info));
     l->step++;
+    l->run->steps_made++;
     l->bad = info.skipped ? l->bad + 1 : 0;
     bool due = l->train->eval_every > 0 && l->step % l->train->eval_every == 0 && l->step < l->steps;
     if (due) DS_TRY(l->stage->eval(l->run, l->self, l->step, false, &info.record));
@@ -158,17 +161,31 @@ static bool checkpoint_due(const Loop *l) {
     return due;
 }
 
+// With a checkpoint, and how far this start came: one that gets nowhere is not to be started again and again.
+static Err stop_here(Loop *l, StopWish wish, const char *why) {
+    Err err = DS_OK;
+    const bool speaks = group_rank(l->run->world) == 0;
+    const int64_t made = l->run->steps_made;
+    runlock_leaving(l->run->lock);
+    DS_TRY(save_now(l));
+    if (speaks) err = summary_write(l->run->summary);
+    if (!err && speaks && wish == STOP_FOR_GOOD) err = stop_fulfilled();
+    DS_TRY(agree_root(l->run->world, err));
+    log_info(
+        "%s: stopped by %s after step %lld of %lld (this start made %lld), with a checkpoint; start again to go on",
+        l->stage->name, why, (long long)l->step, (long long)l->steps, (long long)made);
+    DS_TRY(stop_without_step(wish, why, made, clock_now() - l->run->started));
+    err = wish == STOP_FOR_GOOD ? DS_STOP_FINAL : DS_STOP_REQUEUE;
+done:
+    return err;
+}
+
 static Err all_steps(Loop *l) {
     Err err = DS_OK;
     while (l->step < l->steps) {
         const char *why;
         StopWish wish = stop_ask(l->run->world, 1.5 * l->step_seconds, &why);
-        if (wish == STOP_EARLY) {
-            DS_TRY(save_now(l));
-            log_info("%s: stopped by %s after step %lld of %lld, with a checkpoint; start again to go on",
-                     l->stage->name, why, (long long)l->step, (long long)l->steps);
-            return DS_STOP_REQUEUE;
-        }
+        if (wish == STOP_EARLY || wish == STOP_FOR_GOOD) return stop_here(l, wish, why);
         if (wish == STOP_CHECKPOINT) DS_TRY(save_now(l));
         DS_TRY(one_step(l));
         if (checkpoint_due(l)) DS_TRY(save_now(l));

@@ -7,6 +7,7 @@
 #include "io/history.h"
 #include "io/kv.h"
 #include "io/origin.h"
+#include "io/runlock.h"
 #include "io/summary.h"
 #include "model/model.h"
 #include "optim/optim.h"
@@ -25,12 +26,14 @@ typedef struct {
     Tokenizer *tok;    // of the data set, which every model must share; NULL: none
     ChatText template; // of the data set, noted in every model
     int products;      // bits of StageKind: that stage's product is there, as rank 0 saw it, or was made since
+    Runlock *lock;     // rank 0: of the run's folder
     Summary *summary;
     History *history;
     Rollouts *rollouts;
     double started;         // clock_now() of the job
     double last_checkpoint; // clock_now()
     bool checkpointed;      // this start has written one
+    int64_t steps_made;     // by this start, in all stages
 } Run;
 
 // What a step reports.

@@ -49,7 +49,7 @@ static Err setup(Run *run, void **self) {
     s->cfg = (PairLossCfg){
         .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
     char *path = role_path(run->p, run->products, STAGE_RM, MODEL_REWARD);
-    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed)));
+    DS_TRY(feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "reward",
                      .keys = &run->p->reward.common,

@@ -56,8 +56,8 @@ static Err setup(Run *run, void **self) {
     Sft *s = MEM_NEW(Sft, 1);
     char *path = role_path(run->p, run->products, STAGE_SFT, MODEL_ACTOR);
     *self = s;
-    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens,
-                                           run->p->sft.loss_on == LOSS_ON_ALL, &s->feed)));
+    DS_TRY(
+        feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens, run->p->sft.loss_on == LOSS_ON_ALL, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "actor",
                      .keys = &run->p->actor.common,

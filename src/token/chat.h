@@ -63,6 +63,10 @@ void chat_text_free(ChatText *t);
 // The strings as views of t.
 ChatRoles chat_text_roles(const ChatText *t);
 
+// The system message that the Jinja template `jinja` of a model writes by itself before a conversation that has none,
+// where it stands there as plain text between these strings; NULL: none. Owner: caller, mem_free.
+char *chat_own_system(const char *jinja, const ChatRoles *roles);
+
 // "system"; "user", "human"; "assistant", "gpt". False if it is none of them.
 bool chat_role_parse(const char *word, ChatRole *role);
 

@@ -38,7 +38,7 @@ done
 out=$here/unlike
 launch=(mpirun -np 1 -env DSCHAT_ISA avx2 ./dschat "$tiny_params" $short job.out="$out" : -np 1 -env DSCHAT_ISA generic ./dschat "$tiny_params" $short job.out="$out")
 if [[ $sets != *avx2* ]]; then echo "skip isa_unlike: this CPU has $sets only"
-elif ! timeout 120 "${launch[@]}" >"$out.log" 2>&1; then fail unlike "$(tail -n 1 "$out.log")"
+elif ! tests/patience 120 "${launch[@]}" >"$out.log" 2>&1; then fail unlike "$(tail -n 1 "$out.log")"
 elif ! grep -q "note: some ranks' CPUs have avx2, others only generic: all use that" "$out.log"; then fail unlike "nothing is said of it"
 elif [ "$(weights "$out")" != "$(weights "$here/generic_1")" ]; then fail unlike "the weights differ from those of the lesser set"
 else ok unlike; fi

@@ -101,8 +101,17 @@ else echo "skip preflight_out_closed: root writes everywhere"; fi
 # All that is wrong in one message; what is done is not looked at.
 checked several 2 'checker = wrods' ppo.checker=wrods critic.model="$here/none.h5" data.ptx_file="$here/none.h5"
 [ "$(grep -o 'also: ' "$here/several.txt" | wc -l)" = 2 ] || fail several "$(grep -o 'also: ' "$here/several.txt" | wc -l) more things said, expected 2"
-expect done_data 0 'sft is done' ./dschat --check "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5"
-expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5" sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1
+cp "$tiny_data/all.h5" "$here/gone.h5"
+keys="job.out=$here/done data.sft_file=$here/gone.h5 sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1"
+timeout 120 mpirun -np 2 ./dschat "$tiny_params" $keys >"$here/done.log" 2>&1 || fail done "$(tail -n 1 "$here/done.log")"
+rm "$here/gone.h5" "$here/done/models/actor.h5"
+expect done_data 0 'sft is done' ./dschat --check "$tiny_params" $keys
+expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" $keys
+
+# Nothing but defaults, the first thing to try: what is needed is said before MPI starts, once, and all ranks end alike. (A temporary folder: the
+# default data set is data.h5.)
+expect defaults 2 'data. file = data.h5 (default): there is no such file; build it with bin/dschat-data build' mpirun -np 4 ./dschat inputs/params.in job.out="$here/never"
+[ ! -e "$here/never" ] || fail defaults "wrote $here/never"
 
 # Rank 0 decides whether a product is there: another rank, whose file system is late, follows it.
 cat >"$here/late.c" <<'C'

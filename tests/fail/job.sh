@@ -52,7 +52,7 @@ sums=$(weights "$here/whole")
 for case in ever:2 ever:30 ever:90 once:150 ever:250 once:400 ever:600; do
     name=disk_full_${case#*:}_${case%:*} out=$here/full_${case#*:}
     (export FAULT_DIR="$out" FAULT_AT="${case#*:}" FAULT_MODE="${case%:*}" FAULT_COUNT="$here/count"
-    timeout 120 mpirun -np 2 -genv LD_PRELOAD "$PWD/$here/fault.so" ./dschat "$tiny_params" job.out="$out" $quick >>"$out.log" 2>&1)
+    tests/patience 120 mpirun -np 2 -genv LD_PRELOAD "$PWD/$here/fault.so" ./dschat "$tiny_params" job.out="$out" $quick >>"$out.log" 2>&1)
     code=$?
     errors=$(grep -c '^error' "$out.log")
     [ "$code" != 0 ] || { fail "$name" "nothing failed: $(cat "$here/count") calls"; continue; }
@@ -69,7 +69,7 @@ out=$here/killed
 pid=$!
 while kill -0 $pid 2>/dev/null && ! ls "$out"/checkpoints/sft-*/DONE >/dev/null 2>&1; do sleep 0.01; done
 began=$SECONDS
-pkill -KILL -n -f "^[.]/dschat $tiny_params job.out=$out"
+kill -KILL "$(ranks_of $pid | tail -n 1)"
 wait $pid
 code=$?
 if [ $code = 0 ] || [ $((SECONDS - began)) -gt 20 ]; then fail killed_rank "exit code $code after $((SECONDS - began)) s"
@@ -82,7 +82,7 @@ out=$here/hangs
 pid=$!
 while kill -0 $pid 2>/dev/null && ! ls "$out"/checkpoints/sft-*/DONE >/dev/null 2>&1; do sleep 0.01; done
 began=$SECONDS
-stuck=$(pgrep -n -f "^[.]/dschat $tiny_params job.out=$out")
+stuck=$(ranks_of $pid | tail -n 1)
 kill -STOP "$stuck"
 wait $pid
 code=$?

@@ -240,13 +240,15 @@ static void rollout_exact(Run *run, ArchFamily family, DType dt, int64_t slots, 
                               .prefill_tokens = 150,
                               .kv_block = slots == 3 ? 5 : 16,
                               .max_prompt = LONG,
-                              .tensor = 1};
+                              .tensor = 1,
+                              .release = slots % 3 == 0};
     scalar.head = ARCH_HEAD_SCALAR;
     open_role(&actor, &arch, dt, &run->layout);
     open_role(&critic, &scalar, dt, &run->layout);
     Hybrid *h = hybrid_create(&actor.model, &run->layout, run->world, group_size(run->world), &hybrid, &space);
     use_threads(threads);
     rollout_generate(h, &cfg, &prompts, SAMPLES, ANSWER, (uint64_t)slots << 20, &r);
+    assert_true(!space.data == hybrid.release);
     const int64_t actions = r.starts[r.answers], micro = 64 + draw(3, slots, 500);
     float *logp = MEM_NEW(float, actions);
     memcpy(logp, r.logp, (size_t)actions * sizeof *logp);

@@ -156,18 +156,6 @@ static void test_names(void **state) {
     for (int i = 0; i < DS_COUNT(bad); i++) assert_false(ckpt_parse(bad[i], &stage, &step));
 }
 
-static void test_starts(void **state) {
-    (void)state;
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, "x/sft-000010")); // progress
-    ok(ckpt_count_start(own, "x/sft-000010"));
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "3 starts in a row found sft-000010");
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "makes no progress");
-    ok(ckpt_count_start(own, "x/sft-000110")); // another name with the same end
-    ok(ckpt_count_start(own, "x/ppo-000010"));
-}
-
 // ---- a small model over all ranks ----
 
 enum { TENSORS = 4, MAX_STRIPS = 3, MAX_PIECES = 3 * MAX_STRIPS * TENSORS };
@@ -557,7 +545,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_kv),
         cmocka_unit_test(test_manifest),
         cmocka_unit_test(test_names),
-        cmocka_unit_test(test_starts),
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_save_strips),
         cmocka_unit_test(test_replaced_model),

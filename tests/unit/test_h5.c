@@ -1,4 +1,5 @@
 // HDF5 files: what is written is read, by flat ranges too; damage is noticed.
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +20,8 @@
 #include "base/mem.h"
 #include "io/h5_attr.h"
 #include "io/h5_data.h"
+#include "io/h5_drive.h"
+#include "io/h5_sums.h"
 
 #ifdef __SANITIZE_ADDRESS__
 // The library itself leaks when it fails to open a damaged file.
@@ -253,35 +256,31 @@ static void make_virtual(void) {
     assert_int_equal(h5_commit(&f), DS_OK);
 }
 
+// What HDF5's own tools see of /w.
+static void read_as_tools(const char *path, int64_t count, float *out) {
+    hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), d = H5Dopen2(f, "/w", H5P_DEFAULT), s = H5Dget_space(d);
+    assert_int_equal(H5Sget_simple_extent_npoints(s), count);
+    assert_true(H5Dread(d, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, out) >= 0);
+    H5Sclose(s), H5Dclose(d), H5Fclose(f);
+}
+
+// Virtual data sets are for tools; we read none, since the library would make up what it cannot read.
 static void test_virtual(void **state) {
     (void)state;
     float y[20];
+    H5Info info;
     make_virtual();
+    read_as_tools(F("v.h5"), 20, y);
+    for (int i = 0; i < 20; i++) assert_true(y[i] == (float)i);
     H5File *f = open_ok(F("v.h5"));
-    for (int first = 0; first < 20; first++) {
-        assert_int_equal(h5_read(f, "/w", DS_F32, first, 20 - first, y), DS_OK);
-        for (int i = 0; i < 20 - first; i++) assert_true(y[i] == (float)(first + i));
-    }
+    assert_true(h5_is_virtual(f, "/w"));
+    assert_false(h5_is_virtual(f, "/") || h5_is_virtual(f, "/none"));
+    expect(h5_read(f, "/w", DS_F32, 0, 20, y), DS_ERR_DATA, "/w is a virtual data set");
+    expect(h5_info(f, "/w", &info), DS_ERR_DATA, "/w is a virtual data set");
     h5_close(&f);
-    assert_int_equal(symlink("v.h5", F("link.h5")), 0); // the user's own choice: sources lie beside the file itself
+    assert_int_equal(symlink("v.h5", F("link.h5")), 0); // the user's own choice
     f = open_ok(F("link.h5"));
     h5_close(&f);
-    assert_int_equal(rename(F("v.shards/00001.h5"), F("away.h5")), 0);
-    expect_refused(F("v.h5"), "00001.h5 is missing");
-    assert_int_equal(symlink("../away.h5", F("v.shards/00001.h5")), 0);
-    expect(h5_open_checked(F("v.h5"), &f), DS_ERR_IO, "symbolic link");
-    assert_int_equal(unlink(F("v.shards/00001.h5")), 0);
-    assert_int_equal(rename(F("v.shards/00000.h5"), F("v.shards/00001.h5")), 0);
-    assert_int_equal(rename(F("away.h5"), F("v.shards/00000.h5")), 0);
-    expect_refused(F("v.h5"), "does not hold it"); // swapped shards
-    make_virtual();
-    assert_int_equal(rename(F("v.shards"), F("v2.shards")), 0);
-    assert_int_equal(symlink("v2.shards", F("v.shards")), 0);
-    expect_refused(F("v.h5"), "is not a folder");
-    assert_int_equal(unlink(F("v.shards")), 0);
-    expect_refused(F("v.h5"), "folder of shards");
-    assert_int_equal(rename(F("v.h5"), F("v2.h5")), 0);
-    expect_refused(F("v2.h5"), "only \"v2.shards/NNNNN.h5\" is accepted");
 }
 
 static void test_virtual_bug(void **state) {
@@ -408,11 +407,8 @@ static void test_virtual_strips(void **state) {
     assert_int_equal(h5_create(F("s.h5"), &f), DS_OK);
     assert_int_equal(h5_write_virtual(f, "/w", DS_F32, 2, shape, s, DS_COUNT(s)), DS_OK);
     assert_int_equal(h5_commit(&f), DS_OK);
-    f = open_ok(F("s.h5"));
-    assert_int_equal(h5_read(f, "/w", DS_F32, 0, ROWS * COLS, x), DS_OK);
+    read_as_tools(F("s.h5"), ROWS * COLS, x);
     for (int64_t k = 0; k < ROWS * COLS; k++) assert_true(x[k] == at(k / COLS, k % COLS));
-    check_boxes(f);
-    h5_close(&f);
     assert_int_equal(h5_create(F("hole.h5"), &f), DS_OK);
     expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, s, DS_COUNT(s) - 1), DS_ERR_BUG, "leave a hole at element 38");
     expect(h5_write_virtual(f, "/w", DS_F32, 2, shape, s + 1, DS_COUNT(s) - 1), DS_ERR_BUG, "a hole at element 0");
@@ -460,18 +456,97 @@ static void make_small(const char *path) {
     assert_true(small_is_same(path));
 }
 
+static void spill(const char *path, const void *data, size_t n) {
+    FILE *out = fopen(path, "wb");
+    assert_int_equal(fwrite(data, 1, n, out), n);
+    fclose(out);
+}
+
+// Cut inside the HDF5 part it is refused; behind it the file has lost its hashes, and nothing else.
 static void test_truncation(void **state) {
     (void)state;
     FileMap map;
     make_small(F("small.h5"));
     assert_int_equal(file_map(F("small.h5"), &map), DS_OK);
-    for (size_t n = 0; n < map.bytes; n += 1 + map.bytes / 400) {
-        FILE *out = fopen(F("cut.h5"), "wb");
-        assert_int_equal(fwrite(map.data, 1, n, out), n);
-        fclose(out);
+    const char *sums = memmem(map.data, map.bytes, "blocks of ", 10);
+    assert_non_null(sums);
+    const size_t hdf5 = (size_t)(sums - map.data);
+    for (size_t n = 0; n < hdf5; n += 1 + hdf5 / 100) {
+        spill(F("cut.h5"), map.data, n);
         if (small_is_same(F("cut.h5"))) fail_msg("cut to %zu of %zu bytes, and nobody noticed", n, map.bytes);
     }
+    spill(F("cut.h5"), map.data, hdf5);
+    assert_true(small_is_same(F("cut.h5")));
     file_unmap(&map);
+}
+
+// Every bit of a file with hashes counts, but those that say that there are any.
+static void test_sums(void **state) {
+    (void)state;
+    FileMap map;
+    bool there;
+    H5File *f = NULL;
+    make_small(F("sums.h5"));
+    assert_int_equal(h5_sums_verify(F("sums.h5"), 0, 1, &there), DS_OK);
+    assert_true(there);
+    assert_int_equal(file_map(F("sums.h5"), &map), DS_OK);
+    char *copy = mem_strndup(map.data, map.bytes);
+    for (size_t at = 0; at < map.bytes; at++) {
+        copy[at] = (char)(copy[at] ^ (1 << at % 8));
+        spill(F("flip.h5"), copy, map.bytes);
+        copy[at] = map.data[at];
+        Err err = h5_sums_verify(F("flip.h5"), 0, 1, &there);
+        bool word = at >= map.bytes - 58 && at < map.bytes - 46; // "dschat-sums "
+        if (!word) expect(err, DS_ERR_DATA, "flip.h5: is damaged");
+        else assert_true(!err && !there);
+    }
+    // a tool that changes the file cuts them off
+    hid_t id = H5Fopen(F("sums.h5"), H5F_ACC_RDWR, H5P_DEFAULT), g = H5Gopen2(id, "/g", H5P_DEFAULT);
+    assert_true(H5Adelete(g, "n") >= 0);
+    H5Gclose(g), H5Fclose(id);
+    assert_int_equal(h5_sums_verify(F("sums.h5"), 0, 1, &there), DS_OK);
+    assert_false(there);
+    expect(h5_open_own(F("sums.h5"), &f), DS_ERR_DATA, "has no hashes behind it");
+    f = open_ok(F("sums.h5"));
+    h5_close(&f);
+    mem_free(copy);
+    file_unmap(&map);
+}
+
+// Larger than what is kept in memory: blocks are checked as they are read, those that are not are not.
+static void test_sums_of_large(void **state) {
+    (void)state;
+    H5File *f;
+    const int64_t n = H5_WHOLE / 4 + 3 * H5_SUM_BLOCK / 8;
+    float *x = MEM_NEW(float, n), *y = MEM_NEW(float, n);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(i % 1000003);
+    assert_int_equal(h5_create(F("large.h5"), &f), DS_OK);
+    assert_int_equal(h5_write_new(f, "/x", DS_F32, 1, &n, x), DS_OK);
+    assert_int_equal(h5_commit(&f), DS_OK);
+    f = open_ok(F("large.h5"));
+    const int64_t parts[][2] = {{0, n}, {5, 7}, {262100, 90}, {n - 9, 9}, {100000, 9000000}, {n / 2, n / 4}};
+    for (int i = 0; i < DS_COUNT(parts); i++) {
+        assert_int_equal(h5_read(f, "/x", DS_F32, parts[i][0], parts[i][1], y), DS_OK);
+        assert_memory_equal(y, x + parts[i][0], (size_t)parts[i][1] * 4);
+    }
+    h5_close(&f);
+    int fd = open(F("large.h5"), O_RDWR);
+    const off_t at = 30 << 20;
+    char c;
+    assert_int_equal(pread(fd, &c, 1, at), 1);
+    c ^= 4;
+    assert_int_equal(pwrite(fd, &c, 1, at), 1);
+    close(fd);
+    f = open_ok(F("large.h5"));
+    assert_int_equal(h5_read(f, "/x", DS_F32, 0, 1000000, y), DS_OK); // elsewhere
+    expect(h5_read(f, "/x", DS_F32, at / 4, 10, y), DS_ERR_DATA, "large.h5: is damaged: bytes 31457280 to 32505855 do");
+    expect(h5_read(f, "/x", DS_F32, 0, 1000000, y), DS_ERR_DATA, "is damaged"); // it stays so
+    expect(h5_trouble(f), DS_ERR_DATA, "is damaged");
+    h5_close(&f);
+    expect(h5_sums_verify(F("large.h5"), 0, 2, NULL), DS_ERR_DATA, "bytes 31457280 to 32505855");
+    assert_int_equal(h5_sums_verify(F("large.h5"), 1, 2, NULL), DS_OK); // the other rank's share
+    assert_int_equal(unlink(F("large.h5")), 0);
+    mem_free(x), mem_free(y);
 }
 
 // One bit at a time: refused, or read as it was; never a crash. Plain data sets carry no checksum of their own (the
@@ -492,17 +567,10 @@ static void test_bit_flips(void **state) {
         if (at >= from && at < to) continue;
         int bit = (int)(at * 7 % 8);
         copy[at] = (char)(copy[at] ^ (1 << bit));
-        FILE *out = fopen(F("flip.h5"), "wb");
-        assert_int_equal(fwrite(copy, 1, map.bytes, out), map.bytes);
-        fclose(out);
+        spill(F("flip.h5"), copy, map.bytes);
         copy[at] = map.data[at];
-        H5File *f = NULL;
-        Err err = h5_open_checked(F("flip.h5"), &f);
-        h5_close(&f);
-        err_clear();
         if (small_is_same(F("flip.h5"))) same++;
         else refused++;
-        (void)err;
     }
     print_message("bit flips in %zu bytes: %d refused or changed, %d harmless\n", map.bytes, refused, same);
     assert_true(refused > 100 && same > 0);
@@ -528,13 +596,22 @@ static int fresh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_and_ranges), cmocka_unit_test(test_f16_big_endian),
-        cmocka_unit_test(test_attributes),       cmocka_unit_test(test_appender),
-        cmocka_unit_test(test_replacing),        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_virtual),          cmocka_unit_test(test_virtual_bug),
-        cmocka_unit_test(test_strips),           cmocka_unit_test(test_strips_of_chunks),
-        cmocka_unit_test(test_strips_in_blocks), cmocka_unit_test(test_virtual_strips),
-        cmocka_unit_test(test_truncation),       cmocka_unit_test(test_bit_flips),
+        cmocka_unit_test(test_types_and_ranges),
+        cmocka_unit_test(test_f16_big_endian),
+        cmocka_unit_test(test_attributes),
+        cmocka_unit_test(test_appender),
+        cmocka_unit_test(test_replacing),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_virtual),
+        cmocka_unit_test(test_virtual_bug),
+        cmocka_unit_test(test_strips),
+        cmocka_unit_test(test_strips_of_chunks),
+        cmocka_unit_test(test_strips_in_blocks),
+        cmocka_unit_test(test_virtual_strips),
+        cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_bit_flips),
+        cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_sums_of_large),
         cmocka_unit_test(test_no_handles_left),
     };
     return cmocka_run_group_tests_name("h5", tests, fresh, NULL);

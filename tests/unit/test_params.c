@@ -195,7 +195,13 @@ static void test_contradictions(void **state) {
     refuses("[actor]\nzero_stage = 3\nquantize_weights = int4\n",
             "t.in:3: [actor] quantize_weights = int4: expected one of none, int8; did you mean 'int8'?");
     refuses("[reference]\nquantize_gradients = int8\n",
-            "t.in:2: [reference] quantize_gradients = int8: expected none: the reference is never trained");
+            "t.in:2: [reference] quantize_gradients = int8: expected none: this model is frozen, and only training "
+            "reads quantize_gradients");
+    refuses("[reference]\nlora_modules = mlp\n",
+            "t.in:2: [reference] lora_modules = mlp: expected attention, mlp: this model is frozen, and only training "
+            "reads lora_modules");
+    refuses("[reference]\noffload = moments\n",
+            "t.in:2: [reference] offload = moments: expected none or weights: this model is frozen, it has no moments");
     refuses("[layout]\nreduce = library\n[reward]\nquantize_gradients = int4\n",
             "t.in:4: [reward] quantize_gradients = int4: contradicts [layout] reduce = library, by which MPI sums "
             "fp32; remove one of the two");
