@@ -349,9 +349,10 @@ int preflight_products(const Params *p) {
 Err preflight_params(const Params *p) {
     static const DataKind kinds[] = {DATA_SFT, DATA_RM, DATA_PPO};
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ppo_file};
-    if (params_was_set(p, "data.file") || file_exists(p->data.file) || file_exists(p->job.out)) return DS_OK;
+    if (params_was_set(p, "data.file") || file_exists(p->data.file)) return DS_OK;
+    const int left = p->job.stages & ~preflight_products(p);
     for (int i = 0; i < DS_COUNT(kinds); i++)
-        if (p->job.stages >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);
+        if (left >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);
     return DS_OK;
 }
 

@@ -89,6 +89,14 @@ checked heads 2 'tensor = 8' layout.tensor=8
 checked adapters 2 'lora_modules' critic.lora_rank=2 critic.lora_modules=nothing
 checked model_tokenizer 3 "is not the data set's" actor.model="$made/sft.h5" data.file="$here/other.h5" job.stages=ppo reward.model="$made/rm.h5" ppo.ptx_coef=0
 
+# Files in the wrong place are called what they are.
+mkdir -p "$here/hf" && echo '{}' >"$here/hf/config.json"
+checked hf_folder 3 "hf: is not an HDF5 file but a Hugging Face folder; bin/dschat-model import $here/hf" actor.model="$here/hf"
+checked lines_as_data 3 'not an HDF5 file but JSON; .*dschat-data build' data.file="$here/long_sft.jsonl"
+checked model_as_data 3 'rm.h5: has no /samples, so it is not a data set but a model' data.rm_file="$made/rm.h5"
+expect data_as_model 3 'is not a model but a data set' bin/dschat-model inspect "$tiny_data/all.h5"
+expect data_of_model 3 "is an HDF5 file; expected JSON lines" bin/dschat-data build "$here/long_sft.in" source1.path="$tiny_data/all.h5"
+
 # The folder and the disk.
 refused disk 4 'the run needs .* more' actor.arch=opt-175b
 touch "$here/file"
