@@ -7,10 +7,11 @@
 #include "base/rng.h"
 
 float sampler_uniform(uint64_t seed, uint64_t id, int64_t at) {
-    // 24 bits, centred: the nearest float of a 53-bit uniform could be 1.
+    // 24 bits, centred. The half is rounded away from 1/2 on; the last number would become 1.
     uint32_t w[4];
     rng_words(seed, RNG_SAMPLE, id, (uint64_t)at, w);
-    return ((float)(w[0] >> 8) + 0.5f) * 0x1p-24f;
+    const float u = ((float)(w[0] >> 8) + 0.5f) * 0x1p-24f;
+    return u < 1 ? u : 0x1.fffffep-1f;
 }
 
 // Whether the text of the last few tokens ends with, or holds, a stop string that the last token completed.

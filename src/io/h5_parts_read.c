@@ -222,7 +222,7 @@ Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, 
     DS_TRY(h5_parts_open(file, tensors, n_tensors, &p));
     for (int i = 0; i < n_tensors; i++) {
         const H5Table *t = &p->table[i];
-        DS_CHECK(t->rows.n || !t->info.count, DS_ERR_DATA, "%s: %s has no hashes (attribute " H5_ROWS_ATTRIBUTE ")",
+        DS_CHECK(t->rows.n || !t->info.count, DS_ERR_DATA, "%s: %s has no hashes (attribute " H5_ROWS_HASHES ")",
                  h5_path(file), tensors[i].path);
         for (int64_t k = 0; k < t->rows.n; k++)
             if (seen++ % parts == part) DS_TRY(load_row(p, i, k));

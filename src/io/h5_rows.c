@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "io/h5_attr.h"
 
-enum { LINE = 160, MAX_SHARD = 99999, DTYPES = DS_U32 + 1 };
+enum { LINE = 128, MAX_SHARD = 99999, DTYPES = DS_U32 + 1 };
 
 void h5_rows_add(H5Rows *rows, const H5Row *row) {
     if ((rows->n & (rows->n - 1)) == 0) // full at every power of two
@@ -45,24 +45,33 @@ const char *h5_rows_words(int64_t cols, H5Runs r, char words[H5_RUNS_WORDS]) {
 
 // ---- writing ----
 
-Err h5_rows_write(H5File *file, const H5Tensor *t, const H5Row *row, int64_t n, bool sharded) {
-    char *text = mem_array(n + 2, LINE), *p = text;
-    if (sharded) {
-        p += snprintf(p, LINE, "shards %s", dtype_name(t->dtype));
-        for (int d = 0; d < t->ndim; d++) p += snprintf(p, LINE, " %" PRId64, t->shape[d]);
-        *p++ = '\n';
-    }
+static char *hash_lines(const H5Row *row, int64_t n) {
+    char *text = mem_array(n + 1, LINE), *p = text;
     for (int64_t i = 0; i < n; i++) {
         H5Runs r = row[i].runs;
-        int64_t run = h5_runs_strided(r) ? r.run : 0;
         p += snprintf(p, LINE, "%" PRId64 " %" PRId64 " %s", r.first, r.count, row[i].hash.hex);
-        if (sharded) p += snprintf(p, LINE, " %" PRId64 " %d %" PRId64, run, row[i].shard, row[i].offset);
-        else if (run) p += snprintf(p, LINE, " %" PRId64, run);
+        if (h5_runs_strided(r)) p += snprintf(p, LINE, " %" PRId64, r.run);
         *p++ = '\n';
     }
-    *p = 0;
-    Err err = h5_attr_put_str(file, t->path, H5_ROWS_ATTRIBUTE, text);
-    mem_free(text);
+    return text;
+}
+
+static char *shard_lines(const H5Tensor *t, const H5Row *row, int64_t n) {
+    char *text = mem_array(n + 2, LINE), *p = text;
+    p += snprintf(p, LINE, "%s", dtype_name(t->dtype));
+    for (int d = 0; d < t->ndim; d++) p += snprintf(p, LINE, " %" PRId64, t->shape[d]);
+    *p++ = '\n';
+    for (int64_t i = 0; i < n; i++) p += snprintf(p, LINE, "%d %" PRId64 "\n", row[i].shard, row[i].offset);
+    return text;
+}
+
+Err h5_rows_write(H5File *file, const H5Tensor *t, const H5Row *row, int64_t n, bool sharded) {
+    char *hashes = hash_lines(row, n), *shards = sharded ? shard_lines(t, row, n) : NULL;
+    Err err = h5_attr_put_str(file, t->path, H5_ROWS_HASHES, hashes);
+    if (!err && shards) err = h5_make_group(file, H5_ROWS_SHARDS);
+    if (!err && shards) err = h5_attr_put_str(file, H5_ROWS_SHARDS, t->path, shards);
+    mem_free(hashes);
+    mem_free(shards);
     return err;
 }
 
@@ -78,11 +87,29 @@ static bool take_line(const char **text, char line[LINE]) {
     return true;
 }
 
+// Whether the elements are the tensor's is seen when all rows are there.
+static bool parse_hashes(const char *p, H5Rows *rows) {
+    while (*p) {
+        int used = 0;
+        char line[LINE], hash[33] = "";
+        H5Row row = {0};
+        H5Runs *r = &row.runs;
+        if (!take_line(&p, line)) return false;
+        int got = sscanf(line, "%18" SCNd64 " %18" SCNd64 " %32[0-9a-f]%n %18" SCNd64 "%n", &r->first, &r->count, hash,
+                         &used, &r->run, &used);
+        if (got < 3 || strlen(hash) != 32 || line[used] || (got == 4 && !h5_runs_strided(*r))) return false;
+        if (r->count < 1 || r->count > H5_ROW_MAX) return false;
+        memcpy(row.hash.hex, hash, sizeof hash);
+        h5_rows_add(rows, &row);
+    }
+    return true;
+}
+
 static bool parse_head(const char *line, H5Info *info) {
     char name[8] = "";
     int used = 0;
     *info = (H5Info){.shape = {1, 1, 1, 1}, .count = 1, .dtype = (DType)DTYPES};
-    if (sscanf(line, "shards %7[a-z0-9]%n", name, &used) != 1) return false;
+    if (sscanf(line, "%7[a-z0-9]%n", name, &used) != 1) return false;
     for (int i = 0; i < DTYPES; i++)
         if (!strcmp(name, dtype_name((DType)i))) info->dtype = (DType)i;
     for (int n = 0; line[used] && info->ndim < H5_MAX_NDIM; used += n) {
@@ -95,37 +122,34 @@ static bool parse_head(const char *line, H5Info *info) {
     return info->dtype != (DType)DTYPES && info->ndim > 0 && !line[used];
 }
 
-// Whether the elements are the tensor's is seen when all rows are there.
-static bool parse_row(const char *line, bool sharded, H5Row *row) {
-    int used = 0;
-    char hash[33] = "";
-    H5Runs *r = &row->runs;
-    *row = (H5Row){0};
-    int got = sscanf(line, "%18" SCNd64 " %18" SCNd64 " %32[0-9a-f]%n %18" SCNd64 "%n %9d %18" SCNd64 "%n", &r->first,
-                     &r->count, hash, &used, &r->run, &used, &row->shard, &row->offset, &used);
-    if (strlen(hash) != 32 || line[used] || (sharded ? got != 6 : got != 3 && got != 4)) return false;
-    if (sharded ? r->run && !h5_runs_strided(*r) : got == 4 && !h5_runs_strided(*r)) return false;
-    memcpy(row->hash.hex, hash, sizeof hash);
-    return r->count > 0 && r->count <= H5_ROW_MAX && row->shard >= 0 && row->shard <= MAX_SHARD && row->offset >= 0;
+static bool parse_shards(const char *p, H5Table *table) {
+    char line[LINE];
+    if (!take_line(&p, line) || !parse_head(line, &table->info)) return false;
+    for (int64_t i = 0; i < table->rows.n; i++) {
+        H5Row *row = &table->rows.row[i];
+        int used = 0;
+        if (!take_line(&p, line)) return false;
+        if (sscanf(line, "%6d %18" SCNd64 "%n", &row->shard, &row->offset, &used) != 2 || line[used]) return false;
+        if (row->shard < 0 || row->shard > MAX_SHARD || row->offset < 0) return false;
+    }
+    return !*p;
 }
 
 Err h5_rows_read(const H5File *file, const char *object, H5Table *table) {
     Err err = DS_OK;
-    char *text = NULL, line[LINE];
-    H5Row row;
+    char *hashes = NULL, *shards = NULL;
     *table = (H5Table){0};
-    if (!h5_attr_exists(file, object, H5_ROWS_ATTRIBUTE)) return h5_trouble(file);
-    DS_TRY(h5_attr_get_str(file, object, H5_ROWS_ATTRIBUTE, &text));
-    const char *p = text;
-    if (!strncmp(text, "shards ", 7)) {
-        table->sharded = take_line(&p, line) && parse_head(line, &table->info);
-        DS_CHECK(table->sharded, DS_ERR_DATA, "%s: the hashes of %s are damaged", h5_path(file), object);
-    }
-    for (; *p; h5_rows_add(&table->rows, &row))
-        DS_CHECK(take_line(&p, line) && parse_row(line, table->sharded, &row), DS_ERR_DATA,
-                 "%s: the hashes of %s are damaged", h5_path(file), object);
+    if (h5_attr_exists(file, object, H5_ROWS_HASHES)) DS_TRY(h5_attr_get_str(file, object, H5_ROWS_HASHES, &hashes));
+    if (h5_attr_exists(file, H5_ROWS_SHARDS, object)) DS_TRY(h5_attr_get_str(file, H5_ROWS_SHARDS, object, &shards));
+    DS_TRY(h5_trouble(file)); // one that seemed not to be there
+    table->sharded = shards != NULL;
+    DS_CHECK(!hashes || parse_hashes(hashes, &table->rows), DS_ERR_DATA, "%s: the hashes of %s are damaged",
+             h5_path(file), object);
+    DS_CHECK(!shards || parse_shards(shards, table), DS_ERR_DATA, "%s: the table of shards of %s is damaged",
+             h5_path(file), object);
 done:
     if (err) h5_rows_free(&table->rows);
-    mem_free(text);
+    mem_free(hashes);
+    mem_free(shards);
     return err;
 }

@@ -1,18 +1,22 @@
-// h5_rows.h: the table of a tensor's rows, kept as attribute xxh3_128 of its data set. For h5*.c only. Not collective.
+// h5_rows.h: the table of a tensor's rows, kept as attributes. For h5*.c only. Not collective.
 //
-// It is text, a line a row, piece after piece: "<first> <count> <hash>\n" of a flat range, "<first> <count> <hash>
-// <run>\n" of a strip. Over shards a first line tells what the virtual data set is, and each row where its bytes lie:
+// Attribute xxh3_128 of the data set is text, a line a row, piece after piece: "<first> <count> <hash>\n" of a flat
+// range,
+// "<first> <count> <hash> <run>\n" of a strip. Over shards the group /shards (so that h5diff finds equal data sets
+// equal) has an attribute of the data set's path: what the virtual data set is, then for each row of the other table,
+// in the same order, its shard and the byte of the shard's file at which it begins:
 //
-//     shards bf16 49152 576
-//     0 4194304 <hash> 0 3 2048           run (0: a flat range), shard, byte of the shard's file
+//     bf16 49152 576
+//     3 2048
 //
-// Readers take the rows in any order, and nothing on trust.
+// Nothing in them is taken on trust.
 #ifndef DS_H5_ROWS_H
 #define DS_H5_ROWS_H
 
 #include "io/h5_parts.h"
 
-#define H5_ROWS_ATTRIBUTE "xxh3_128"
+#define H5_ROWS_HASHES "xxh3_128"
+#define H5_ROWS_SHARDS "/shards"
 
 typedef struct {
     bool sharded; // then info is the tensor's, and each row has its shard and offset
@@ -20,7 +24,7 @@ typedef struct {
     H5Rows rows;
 } H5Table;
 
-// row[0..n) of `t` as its attribute.
+// row[0..n) of `t` as its attributes.
 Err h5_rows_write(H5File *file, const H5Tensor *t, const H5Row *row, int64_t n, bool sharded);
 
 // The table of a data set, empty if it has none. Owner: caller, h5_rows_free of its rows.

@@ -29,10 +29,10 @@ void h5_sums_free(H5Sums *s) {
 
 static char *make_text(const H5Sums *s) {
     char *text = mem_array(s->blocks + 8, LINE), *p = text;
-    p += sprintf(p, HEAD, H5_SUM_BLOCK, s->bytes);
-    for (int64_t k = 0; k < s->blocks; k++) p += sprintf(p, "%s\n", s->sum[k].hex);
-    size_t n = (size_t)(p - text);
-    sprintf(p, FOOT, (int64_t)n, hash_xxh128(text, n).hex);
+    p += snprintf(p, 2 * LINE, HEAD, H5_SUM_BLOCK, s->bytes);
+    for (int64_t k = 0; k < s->blocks; k++) p += snprintf(p, LINE + 1, "%s\n", s->sum[k].hex);
+    int64_t n = p - text;
+    snprintf(p, FOOT_BYTES + 1, FOOT, n, hash_xxh128(text, (size_t)n).hex);
     return text;
 }
 

@@ -3,7 +3,8 @@
 //     /config     attributes: format_version, every field of Arch
 //     /tokenizer  uint8 [bytes], attribute sha256
 //     /origin     attributes: where it came from
-//     /texts      attributes: chat_template (Jinja, never run); template, the one it was trained with, and its strings
+//     /texts      attributes: chat_template (Jinja, never run), generation_config (JSON): of others, as they came;
+//                 template, the one it was trained with, and its strings
 //     /weights/<Hugging Face name>   fp32 or bf16, [out, in] for linear weights (arch/weights.h), attribute xxh3_128
 //
 // Not collective unless a function says so.
@@ -24,7 +25,7 @@ typedef struct {
     size_t tokenizer_bytes;
     const ModelPair *origin; // [n_origin] provenance: commit, params, parents' hashes
     int n_origin;
-    const ModelPair *texts; // [n_texts] strings kept and shown: chat_template
+    const ModelPair *texts; // [n_texts] strings kept and shown: chat_template, ...
     int n_texts;
 } ModelMeta;
 

@@ -194,6 +194,15 @@ done:
     return err;
 }
 
+// The evaluation before is the record of step 0.
+static Err begin(Loop *l) {
+    Record first;
+    record_clear(&first);
+    Err err = l->stage->begin(l->run, l->self, &first);
+    if (!err) history_put(l->run->history, l->stage->name, 0, clock_unix(), first.v);
+    return err;
+}
+
 Err stage_run(Run *run, const Stage *stage, const char *resume) {
     Err err = DS_OK;
     Loop l = {.run = run, .stage = stage, .train = train_params(run, stage)};
@@ -203,7 +212,7 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     DS_TRY(stage->setup(run, &l.self));
     l.steps = stage->steps(l.self);
     if (resume) DS_TRY(load_from(&l, resume));
-    else DS_TRY(stage->begin(run, l.self));
+    else DS_TRY(begin(&l));
     DS_TRY(all_steps(&l));
     Record last;
     record_clear(&last);

@@ -65,8 +65,8 @@ typedef struct {
     int64_t (*steps)(const void *self); // in all. Not collective
     // Fills list[STAGE_MODELS], returns how many. Not collective.
     int (*models)(void *self, StageModel *list);
-    // A new stage (not a resumed one) begins: evaluation before.
-    Err (*begin)(Run *run, void *self);
+    // A new stage (not a resumed one) begins: evaluation before; fills its rows of the record.
+    Err (*begin)(Run *run, void *self, Record *record);
     // Step number `step`, from 0.
     Err (*step)(Run *run, void *self, int64_t step, StepInfo *info);
     // Evaluation after `step` steps; fills its rows of the record. last: the stage is over.

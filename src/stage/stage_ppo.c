@@ -112,11 +112,13 @@ done:
     return err;
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Err err = DS_OK;
     Ppo *s = self;
     Means m;
     DS_TRY(evaluate(run, s, FINITE_BEFORE, &m));
+    record->v[R_EVAL_REWARD] = m.reward;
+    record->v[R_EVAL_TRUE_SCORE] = m.truth;
     say(s, "before", &m);
     summary_put(run->summary, "ppo.reward_before", m.reward);
     summary_put(run->summary, "ppo.true_score_before", m.truth);
@@ -211,7 +213,8 @@ static Err step(Run *run, void *self, int64_t at, StepInfo *info) {
     if (info->skipped && finite_rollout(run, &r, info->why)) snprintf(info->why, sizeof info->why, "%s", updates.why);
     else if (at + 1 == s->steps) DS_TRY(finite_evaluation("ppo", FINITE_AFTER, !info->skipped, info->why));
     info->tokens = r.score_tokens;
-    snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
+    if (isfinite(m.reward + m.kl_sequence))
+        snprintf(info->note, sizeof info->note, "reward %.3f KL %.3f", m.reward, m.kl_sequence);
 done:
     rollout_free(&r);
     rollout_free_prompts(&prompts);

@@ -125,10 +125,11 @@ static void say(const char *when, const PairStats *x) {
              100 * x->right / x->pairs, 100 * low, 100 * high, x->pairs, x->chosen / x->pairs, x->rejected / x->pairs);
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Rm *s = self;
     Err err = DS_OK;
     DS_TRY(evaluate(run, s, &s->first));
+    record->v[R_EVAL_ACCURACY] = s->first.right / s->first.pairs;
     say("before", &s->first);
     DS_TRY(finite_evaluation("rm", FINITE_BEFORE, is_finite(&s->first), odd_score));
 done:

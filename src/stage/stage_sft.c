@@ -124,10 +124,11 @@ done:
 
 static const char odd_loss[] = "the loss of held-out samples is not finite";
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Sft *s = self;
     Err err = DS_OK;
     DS_TRY(evaluate(run, s, &s->nll_first));
+    record->v[R_EVAL_NLL] = s->nll_first;
     if (s->feed.n_eval == 0) goto done;
     DS_TRY(finite_evaluation("sft", FINITE_BEFORE, isfinite(s->nll_first), odd_loss));
     log_info("  before    perplexity %.3f on held-out samples", exp(s->nll_first));

@@ -119,7 +119,7 @@ ChatText chat_text(const char *name, const ChatRoles *roles) {
     ChatRoles copy = *roles;
     for (int i = 0; i < CHAT_FIELDS; i++) {
         const char *string = *role_string(&copy, i);
-        if (string && string[0]) t.field[i] = mem_strdup(string);
+        if (string && (string[0] || i == USER_AFTER_SYSTEM)) t.field[i] = mem_strdup(string); // there NULL is not ""
     }
     return t;
 }

@@ -43,6 +43,32 @@ static void against_pytorch(void **state) {
     }
 }
 
+// Column sums of many rows, which are taken block by block: each is counted once.
+static void bias_of_many_rows(void **state) {
+    (void)state;
+    static const int64_t rows[] = {1, 63, 64, 65, 127, 128, 129, 200}, columns[] = {1, 7, 16, 33};
+    const Kernels *k = ref_open(2);
+    for (int i = 0; i < DS_COUNT(rows) * DS_COUNT(columns) * DS_COUNT(ref_dtypes); i++) {
+        const int64_t m = rows[i % DS_COUNT(rows)], out = columns[i / DS_COUNT(rows) % DS_COUNT(columns)];
+        const DType dt = ref_dtypes[i / (DS_COUNT(rows) * DS_COUNT(columns))];
+        float *dy = rand_floats(m * out, 1.0, (uint64_t)i), *before = rand_floats(out, 1.0, 1000 + (uint64_t)i);
+        if (dt == DS_BF16)
+            for (int64_t e = 0; e < m * out; e++) dy[e] = bf16_to_f32(f32_to_bf16(dy[e]));
+        Dev *pdy = dev_floats(k, dt, dy, m * out), *db = dev_floats(k, DS_F32, before, out);
+        k->linear_bwd_w(dt, NULL, db, pdy, NULL, m, out, 1);
+        float *got = host_floats(k, DS_F32, db, out);
+        for (int64_t c = 0; c < out; c++) {
+            double want = before[c];
+            for (int64_t r = 0; r < m; r++) want += dy[r * out + c];
+            if (fabs(got[c] - want) > 1e-5 * (1 + sqrt((double)m)))
+                fail_msg("%lld rows, column %lld of %lld: %.7g, expected %.7g", (long long)m, (long long)c,
+                         (long long)out, (double)got[c], want);
+        }
+        DEV_FREE(k, pdy, db);
+        mem_free(dy), mem_free(before), mem_free(got);
+    }
+}
+
 // The backward products into what is there already; the second round finds made what the first one left.
 static void bwd_bf16_accumulates(void **state) {
     (void)state;
@@ -199,8 +225,9 @@ static void against_differences(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(bwd_bf16_accumulates),
-                                       cmocka_unit_test(rows_are_exact),  cmocka_unit_test(many_rows_are_exact),
-                                       cmocka_unit_test(stays_inside),    cmocka_unit_test(against_differences)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch),      cmocka_unit_test(bias_of_many_rows),
+                                       cmocka_unit_test(bwd_bf16_accumulates), cmocka_unit_test(rows_are_exact),
+                                       cmocka_unit_test(many_rows_are_exact),  cmocka_unit_test(stays_inside),
+                                       cmocka_unit_test(against_differences)};
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

@@ -62,7 +62,12 @@ static void answer(Gen *g, bool copies, int rank, int ranks, Answers *x) {
     memset(x, 0, sizeof *x);
     const int64_t n = requests_of(copies, rank, ranks, x, req);
     gen_run(g, &cfg, req, n, NULL, NULL);
-    for (int64_t i = 0; i < n; i++) x->n[req[i].id] = req[i].n;
+    for (int64_t i = 0; i < n; i++) {
+        const bool ended = req[i].ids[req[i].n - 1] == stop;
+        x->n[req[i].id] = req[i].n;
+        assert_int_equal(req[i].stop, ended ? GEN_STOP_EOS : GEN_STOP_LENGTH);
+        assert_true(ended ? req[i].n <= req[i].max_new : req[i].n == req[i].max_new); // exactly so long without an end
+    }
     x->prefilled = gen_prefilled(g);
 }
 

@@ -318,37 +318,42 @@ static void test_flipped_shard(void **state) {
 // Tables over shards as a stranger could have written them; the data set beside them is a virtual one.
 static void test_hostile_tables(void **state) {
     (void)state;
-    static const char *const cases[][2] = {
-        {"shards fp32 4 6\n0 24 %s 0 0 2048\n", "folder of shards"},
-        {"0 24 %s\n", "without a table of its shards"},
-        {"shards fp32 4\n0 24 %s 0 0 2048\n", "has the shape 4 x 1 (1 dimensions), expected 4 x 6"},
-        {"shards fp32 4 6 1\n0 24 %s 0 0 2048\n", "has the shape"},
-        {"shards fp32 4 6\n0 12 %s 0 0 2048\n", "leave a hole at element 12"},
-        {"shards fp32 4 6\n", "leave a hole at element 0"},
-        {"shards fp33 4 6\n0 24 %s 0 0 2048\n", "are damaged"},
-        {"shards fp32\n0 24 %s 0 0 2048\n", "are damaged"},
-        {"shards fp32 4 6 1 1 1\n0 24 %s 0 0 2048\n", "are damaged"},
-        {"shards fp32 4 -6\n0 24 %s 0 0 2048\n", "are damaged"},
-        {"shards fp32 999999999999999999 999999999999999999\n0 24 %s 0 0 2048\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 0 0\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 0 0 -1\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 0 -1 0\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 0 100000 0\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 0 0 2048 1\n", "are damaged"},
-        {"shards fp32 4 6\n0 24 %s 24 0 2048\n", "are damaged"},
-        {"shards fp32 4 6", "are damaged"}};
+    static const struct {
+        const char *hashes, *shards, *words; // %s: a hash
+    } cases[] = {{"0 24 %s\n", "fp32 4 6\n0 2048\n", "folder of shards"},
+                 {"0 24 %s\n", NULL, "without a table of its shards"},
+                 {"0 24 %s\n", "fp32 4\n0 2048\n", "has the shape 4 x 1 (1 dimensions), expected 4 x 6"},
+                 {"0 24 %s\n", "fp32 4 6 1\n0 2048\n", "has the shape"},
+                 {"0 12 %s\n", "fp32 4 6\n0 2048\n", "leave a hole at element 12"},
+                 {NULL, "fp32 4 6\n", "leave a hole at element 0"},
+                 {"0 24 %s\n", "fp33 4 6\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6 1 1 1\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 -6\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 999999999999999999 999999999999999999\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 -1\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n-1 0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n100000 0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048 1\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048", "is damaged"}};
     const int64_t shape[2] = {4, 6};
     const H5Source source = {0, "/w@0", {0, 24, 0}};
     for (int i = 0; i < DS_COUNT(cases); i++) {
         H5File *f;
         char text[400];
-        snprintf(text, sizeof text, cases[i][0], hash_xxh128("x", 1).hex);
         ok(h5_create(F("table.h5"), &f));
         ok(h5_write_virtual(f, "/w", DS_F32, 2, shape, &source, 1));
-        ok(h5_attr_put_str(f, "/w", "xxh3_128", text));
+        if (cases[i].hashes) {
+            snprintf(text, sizeof text, cases[i].hashes, hash_xxh128("x", 1).hex);
+            ok(h5_attr_put_str(f, "/w", "xxh3_128", text));
+        }
+        ok(h5_make_group(f, "/shards"));
+        if (cases[i].shards) ok(h5_attr_put_str(f, "/shards", "/w", cases[i].shards));
         ok(h5_commit(&f));
-        expect_read(F("table.h5"), DS_ERR_DATA, cases[i][1]);
+        expect_read(F("table.h5"), DS_ERR_DATA, cases[i].words);
     }
 }
 

@@ -97,6 +97,48 @@ static void against_pytorch(void **state) {
     close_fixture(&f);
 }
 
+// One step after the warm-up; the weights end in w[all]. Returns how many there are.
+static int64_t one_step(double lr, double adapter_lr, bool adapters, float *w) {
+    Fixture f = {0};
+    int64_t n = 0;
+    open_fixture(&f, DS_F32, -1);
+    f.o.cfg.sched.lr = lr, f.o.cfg.adapter_lr = adapter_lr;
+    f.o.steps = 7;
+    for (int i = 0; i < f.list.n; i++) f.list.w[i].adapter = adapters && i % 2;
+    set_elements(&f, false, 0);
+    optim_begin(&f.o);
+    set_elements(&f, true, 1);
+    optim_reduce(&f.o);
+    const double rate = optim_apply(&f.o);
+    assert_true(fabs(rate - sched_lr(&f.o.cfg.sched, 7)) < 1e-15); // what it reports is not the adapters'
+    for (int i = 0; i < f.list.n; n += f.list.w[i++].count)
+        kernels->copy_out(w + n, zero_weight(&f.z, f.list.w[i].block, f.list.w[i].role),
+                          (size_t)f.list.w[i].count * sizeof(float));
+    close_fixture(&f);
+    return n;
+}
+
+// Adapters have a rate of their own, with the schedule of the others; the others keep theirs.
+static void adapters_have_a_rate(void **state) {
+    (void)state;
+    enum { MOST = 1024 };
+    static float both[MOST], slow[MOST], fast[MOST];
+    Fixture f = {0};
+    int64_t at = 0;
+    const int64_t n = one_step(1e-3, 2e-2, true, both);
+    assert_true(n <= MOST);
+    one_step(1e-3, 5, false, slow);
+    one_step(2e-2, 5, false, fast);
+    open_fixture(&f, DS_F32, -1);
+    for (int i = 0; i < f.list.n; at += f.list.w[i++].count) {
+        const size_t bytes = (size_t)f.list.w[i].count * sizeof(float);
+        assert_memory_equal(both + at, (i % 2 ? fast : slow) + at, bytes);
+        assert_memory_not_equal(slow + at, fast + at, bytes);
+    }
+    assert_int_equal(at, n);
+    close_fixture(&f);
+}
+
 static void moving_average(void **state) {
     (void)state;
     Fixture f = {0};
@@ -132,8 +174,8 @@ int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
     if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(moving_average),
-                                       cmocka_unit_test(not_finite)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_pytorch), cmocka_unit_test(adapters_have_a_rate),
+                                       cmocka_unit_test(moving_average), cmocka_unit_test(not_finite)};
     int failed = cmocka_run_group_tests_name("optim", tests, NULL, NULL);
     layout_destroy(&world);
     world_finalize();

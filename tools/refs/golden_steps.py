@@ -38,7 +38,7 @@ VOCAB = 416
 NAN = float("nan")
 INIT, SHUFFLE, SAMPLE, MINIBATCH = 1, 2, 3, 6  # purposes of random numbers
 SFT, RM, PPO, PTX = range(4)                   # kinds of records
-NEAR = 1e-4                                    # no draw, ratio or score may be nearer to a bound
+NEAR = 3e-5                                    # no draw, ratio or score may be nearer to a bound
 
 WIDE = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, bos_token_id=0, eos_token_id=0, pad_token_id=None)
 LLAMA = (transformers.LlamaForCausalLM, transformers.LlamaConfig, dict(
@@ -681,6 +681,9 @@ class Job:
 
     # -- the results --
     def save(self):
+        self.near.sort()
+        if self.near[0][0] < NEAR:
+            sys.exit(f"{self.name}: {self.near[0][1]} is {self.near[0][0]:.1e} from a bound: rounding could turn it; choose another seed")
         out = {"data.tokens": torch.from_numpy(self.data.all)}
         names = sorted({k for r in self.records for k in r} - {"stage", "step", "eval"})
         for k in ("stage", "step", "eval"):
@@ -703,7 +706,6 @@ class Job:
         path = f"{HERE}/{self.name}.safetensors"
         save_file({k: v.contiguous() for k, v in out.items()}, path)
         os.chmod(path, 0o644)
-        self.near.sort()
         print(f"{self.name}: {os.path.getsize(path)} bytes; nearest to a bound: {self.near[:3]}")
         print("   ", self.seen)
 
