@@ -277,9 +277,10 @@ static Err setup(Job *j) {
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
-    DS_TRY(hold_folder(j)); // may wait longer than deadline_minutes
+    DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
+    DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
     coll_set_deadline(60 * j->p->job.deadline_minutes);
-    DS_TRY(preflight_job(run));
+    preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
@@ -361,9 +362,23 @@ static Err load_params(const char *path, int n_overrides, char **overrides, Para
     return err;
 }
 
+// What is wrong with the params themselves is said before MPI starts, which can take a while on many ranks; the job
+// then ends with it as with any other error. True: it was said.
+static bool say_at_once(const char *path, int n_overrides, char **overrides) {
+    Params *p = NULL;
+    if (launcher_rank() != 0) return false;
+    Err err = params_load(path, n_overrides, overrides, &p);
+    if (!err) err = preflight_params(p);
+    if (err) log_error("%s", err_text());
+    err_clear();
+    params_free(&p);
+    return err != DS_OK;
+}
+
 Err job_run(const char *params_path, int n_overrides, char **overrides) {
     Job j = {0};
     stop_catch();
+    const bool said = say_at_once(params_path, n_overrides, overrides);
     world_init();
     Err err = launcher_check(world_size());
     if (!err) err = load_params(params_path, n_overrides, overrides, &j.p);
@@ -373,7 +388,7 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     if (!err) err = closing;
     closing = history_close(&j.run.history);
     if (!err) err = closing;
-    if (err && err_text()[0]) log_error("%s", err_text());
+    if (err && err_text()[0] && !said) log_error("%s", err_text());
     if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
     Runlock *lock = j.run.lock;
     finish(&j);
