@@ -1,5 +1,6 @@
 # make            ./dschat and bin/dschat-{data,model,eval,chat}       make test     what CI runs
 # make demo       set up, build, run the three stages of inputs/demo.in  make test-all the slow sweeps too
+# make fuzz       every parser under libFuzzer, FUZZ_SECONDS each
 # make smollm2    fetch and import SmolLM2-135M-Instruct                make lint     the rules that a grep can hold
 # make bench      phases beside PyTorch, kernels beside the machine     make clean
 #
@@ -50,7 +51,7 @@ TOOLS   := $(patsubst tools/%.c,bin/%,$(wildcard tools/dschat-*.c))
 TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c tests/bench/*.c)
 TESTBIN := $(TESTSRC:tests/%.c=$(BUILD)/tests/%)
 
-.PHONY: all tests test test-all lint demo smollm2 bench clean setup
+.PHONY: all tests test test-all fuzz fuzz-build lint demo smollm2 bench clean setup
 all: dschat $(TOOLS)
 
 dschat: $(BUILD)/obj/src/main.o $(LIB)
@@ -87,8 +88,37 @@ $(BUILD)/obj/%.o: %.c
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  ld $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBS)
 tests: $(TESTBIN)
+
+# libFuzzer's targets are built by clang, with ASan and UBSan, apart from everything else; COVER=1: to count lines instead.
+FUZZ_CC   := clang
+FUZZ_SAN  := $(if $(COVER),-fprofile-instr-generate -fcoverage-mapping,-fsanitize=address,undefined -fno-sanitize-recover=all)
+FUZZ_DIR  := $(BUILD)/fuzz$(if $(COVER),-cover)
+FUZZ_SRC  := $(wildcard $(foreach r,base params comm token arch io data,src/$(r)/*.c))
+FUZZ_OBJ  := $(FUZZ_SRC:%.c=$(FUZZ_DIR)/obj/%.o)
+FUZZ_BIN  := $(patsubst tests/fuzz/%.c,$(FUZZ_DIR)/%,$(wildcard tests/fuzz/*.c))
+FUZZ_MPI  := $(shell mpicc -compile_info 2>/dev/null | tr ' ' '\n' | grep '^-I')
+FUZZ_LINK := $(filter -l% -L% -Wl%,$(shell mpicc -link_info 2>/dev/null))
+$(FUZZ_DIR)/obj/src/io/origin.o: CPPFLAGS += -DDS_COMMIT='"fuzz"' -DDS_FLAGS='"fuzz"'
+$(FUZZ_DIR)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_MPI) -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wno-unknown-pragmas -fsanitize=fuzzer-no-link $(FUZZ_SAN) -MMD -MP -c -o $@ $<
+# The kernels, which parse nothing, are those of the program.
+FUZZ_KER  := $(KSRC:%.c=$(BUILD)/obj/%.o) $(SETS:%=$(BUILD)/obj/cpu_%.o)
+$(FUZZ_BIN): $(FUZZ_DIR)/%: $(FUZZ_DIR)/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(FUZZ_KER)
+	@echo "  ld $@"
+	@$(FUZZ_CC) -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LIBS) $(FUZZ_LINK) -lgomp
+# The same targets without clang, for what is in tests/fuzz/corpus.
+FUZZ_REPLAY := $(patsubst tests/fuzz/%.c,$(BUILD)/obj/replay/%.o,$(wildcard tests/fuzz/*.c))
+$(BUILD)/obj/replay/%.o: tests/fuzz/%.c
+	@mkdir -p $(@D)
+	@echo "  cc $<"
+	@$(CC) $(CPPFLAGS) -DLLVMFuzzerTestOneInput=fuzz_$* $(CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/tests/unit/test_fuzz: $(FUZZ_REPLAY)
+fuzz-build: $(FUZZ_BIN)
+fuzz: fuzz-build
+	tests/fuzz/run
 
 test: all tests
 	tests/run
@@ -109,5 +139,5 @@ bench: all
 clean:
 	rm -rf $(BUILD)/obj $(BUILD)/tests $(LIB) bin dschat
 
--include $(OBJ:.o=.d) $(CPUOBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
+-include $(OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_REPLAY:.o=.d) $(FUZZ_BIN:$(FUZZ_DIR)/%=$(FUZZ_DIR)/obj/tests/fuzz/%.d) $(CPUOBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
 .SECONDARY:

@@ -11,25 +11,29 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/output.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
+#include "comm/launcher.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
 #include "io/h5.h"
+#include "io/h5_inspect.h"
+#include "io/starts.h"
 #include "plan/plan.h"
+#include "stage/preflight.h"
+#include "stage/rerun.h"
 #include "stage/screen.h"
 #include "stage/stage_ppo.h"
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
+#include "stage/verify.h"
 
-// In the order of the key [job] stages; the model that marks a stage as done.
-static const struct {
-    const Stage *stage;
-    const char *product;
-} stages[] = {{&stage_sft, "sft"}, {&stage_rm, "rm"}, {&stage_ppo, "actor"}};
+// In the order of the key [job] stages.
+static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
 
 typedef struct {
     Run run;
@@ -40,9 +44,10 @@ typedef struct {
     int64_t records;   // of history.nc that stay
     int64_t iteration; // of PPO from which rollouts.nc is written anew
     char *stop_file;
-    Group *node; // [checkpoint] files = node
-    int threads; // of this rank
-    int bound;   // hardware threads that it keeps to, 0: any
+    Group *node;  // [checkpoint] files = node
+    int threads;  // of this rank
+    int bound;    // hardware threads that it keeps to, 0: any
+    bool counted; // rank 0: starts.log waits for this start's end
 } Job;
 
 const char *job_commit(void) { return origin_commit(); }
@@ -61,16 +66,21 @@ static void fill_origin(Job *j) {
     j->run.origin = &j->origin;
 }
 
-static Err write_params_out(const Params *p) {
-    char *text = NULL, *path = mem_printf("%s/params.out", p->job.out);
-    size_t bytes = 0;
-    FILE *f = open_memstream(&text, &bytes);
-    params_echo(p, f);
-    fclose(f);
-    Err err = file_write_atomic(path, text, bytes);
-    free(text); // lint: open_memstream's memory
-    mem_free(path);
-    return err;
+// Rank 0 takes the folder for this job; before that nothing in it is touched. A file STOP that lies there was meant for
+// an earlier job, or for this one before it began: both ways it does not run.
+static Err hold_folder(Job *j) {
+    Err err = DS_OK;
+    const char *out = j->p->job.out;
+    j->stop_file = mem_printf("%s/STOP", out);
+    watchdog_enter(WATCH_FILE, "taking the run's folder", out);
+    if (world_rank() == 0) {
+        DS_TRY(output_folder(out));
+        DS_TRY(runlock_take(out, &j->run.lock));
+        DS_TRY(stop_leftover(j->stop_file));
+    }
+done:
+    watchdog_leave();
+    return agree_root(group_world(), err);
 }
 
 // Rank 0's files of the run.
@@ -79,16 +89,18 @@ static Err open_folder(Job *j) {
     const char *out = j->p->job.out;
     char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
     char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
+    watchdog_enter(WATCH_FILE, "opening the run's folder", out);
     DS_TRY(output_folder(out));
     DS_TRY(output_folder_inside(models));
     DS_TRY(output_folder_inside(checkpoints));
     DS_TRY(summary_open(summary, &j->run.summary));
     if (world_rank() == 0) {
         DS_TRY(log_to_file(log));
+        if (runlock_note(j->run.lock)) log_warn("%s: %s", out, runlock_note(j->run.lock));
         DS_TRY(ckpt_clean(checkpoints));
-        DS_TRY(write_params_out(j->p));
     }
 done:
+    watchdog_leave();
     mem_free(log);
     mem_free(summary);
     mem_free(models);
@@ -96,18 +108,8 @@ done:
     return err;
 }
 
-static bool stage_done(const Job *j, int i) {
-    char *path = stage_model_path(&j->run, stages[i].product);
-    bool done = file_exists(path);
-    mem_free(path);
-    return done;
-}
-
-static bool nothing_left(const Job *j) {
-    for (int i = 0; i < DS_COUNT(stages); i++)
-        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
-    return true;
-}
+static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
+static bool nothing_left(const Job *j) { return !(j->p->job.stages & ~j->run.products); }
 
 // Finds what to go on from, and how much of the history that keeps.
 static Err find_resume(Job *j) {
@@ -115,15 +117,15 @@ static Err find_resume(Job *j) {
     Kv *kv = NULL;
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
+    watchdog_enter(WATCH_FILE, "looking for a checkpoint", dir);
     DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
-    if (world_rank() == 0 && !nothing_left(j)) err = ckpt_count_start(j->p->job.out, j->resume);
-    DS_TRY(agree_err(j->run.world, err));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
         snprintf(key, sizeof key, "%s.records", stages[i].stage->name);
         if (stage_done(j, i) && isfinite(summary_get(j->run.summary, key)))
             j->records = (int64_t)summary_get(j->run.summary, key);
     }
+    coll_bcast(j->run.world, &j->records, sizeof j->records, 0); // as rank 0 reads summary.json
     if (!j->resume) goto done;
     ckpt_parse(j->resume, &j->resume_stage, &step);
     for (int i = 0; i < DS_COUNT(stages); i++)
@@ -135,8 +137,33 @@ static Err find_resume(Job *j) {
     if (!strcmp(j->resume_stage, "ppo")) j->iteration = step;
     log_info("going on from %s", j->resume);
 done:
+    watchdog_leave();
     kv_destroy(&kv);
     mem_free(dir);
+    return err;
+}
+
+// What this start may change of the run that it goes on with, and whether the run gets anywhere.
+static Err check_start(Job *j) {
+    Err err = DS_OK;
+    int begun = 0, done_stages = 0;
+    char *changes = NULL;
+    const char *name = j->resume ? strrchr(j->resume, '/') + 1 : "between stages";
+    for (int i = 0; i < DS_COUNT(stages); i++) {
+        done_stages |= stage_done(j, i) << i;
+        if (j->resume_stage && !strcmp(stages[i].stage->name, j->resume_stage)) begun = 1 << i;
+    }
+    DS_TRY(rerun_settle(&j->run, begun | done_stages, done_stages, name, &changes));
+    if (changes) {
+        origin_add(&j->origin, "params_changes", changes);
+        summary_put_text(j->run.summary, "params_changes", changes);
+    }
+    j->counted = world_rank() == 0 && !nothing_left(j);
+    if (j->counted) err = starts_begin(j->p->job.out, j->resume);
+    j->counted = j->counted && !err;
+    err = agree_root(j->run.world, err);
+done:
+    mem_free(changes);
     return err;
 }
 
@@ -171,8 +198,10 @@ static Err load_tokenizer(Job *j) {
     Dataset *d = NULL;
     const char *const files[] = {j->p->data.sft_file, j->p->data.rm_file, j->p->data.ppo_file};
     int first = 0;
-    while (first < DS_COUNT(files) - 1 && !(j->p->job.stages & (1 << first))) first++;
-    err = dataset_open(files[first], &d);
+    if (nothing_left(j)) return DS_OK;
+    while (!(j->p->job.stages & (1 << first)) || stage_done(j, first)) first++;
+    err = h5_inspect_for_all(j->run.world, files[first]);
+    if (!err) err = dataset_open(files[first], &d);
     if (!err) err = dataset_tokenizer(d, &j->run.tok);
     DS_TRY(agree_err(j->run.world, err));
     ChatRoles roles = chat_text_roles(dataset_template(d));
@@ -252,10 +281,12 @@ static Err setup(Job *j) {
     Err err = DS_OK;
     Run *run = &j->run;
     *run = (Run){.p = j->p, .world = group_world(), .started = clock_now(), .last_checkpoint = clock_now()};
-    coll_set_deadline(60 * j->p->job.deadline_minutes);
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
+    DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
+    DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
+    preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
@@ -267,10 +298,12 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, open_folder(j)));
     greet(j);
     DS_TRY(find_resume(j));
+    DS_TRY(check_start(j));
+    DS_TRY(verify_inputs(run, j->p->job.stages & ~run->products));
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
-    j->stop_file = mem_printf("%s/STOP", j->p->job.out);
     stop_limit(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
+    stop_say_limit(summary_get(run->summary, "checkpoint.seconds"));
 done:
     return err;
 }
@@ -287,7 +320,8 @@ static void finish(Job *j) {
     params_free(&j->p);
 }
 
-// The most device memory that a rank held for each purpose, into summary.json (what --plan foretells).
+// The most device memory that a rank held for each purpose, in this start or an earlier one, into summary.json (what
+// --plan foretells).
 static Err note_memory(Job *j) {
     Err err = DS_OK;
     for (int tag = 0; tag < MEM_TAGS; tag++) {
@@ -295,7 +329,7 @@ static Err note_memory(Job *j) {
         int64_t peak = kernels_mem_peak((MemTag)tag);
         coll_max_i64(j->run.world, &peak, 1);
         snprintf(key, sizeof key, "memory.%s", kernels_mem_name((MemTag)tag));
-        summary_put(j->run.summary, key, (double)peak);
+        summary_put(j->run.summary, key, fmax((double)peak, summary_get(j->run.summary, key))); // fmax passes over NaN
     }
     if (world_rank() == 0) err = summary_write(j->run.summary);
     return agree_err(j->run.world, err);
@@ -318,19 +352,67 @@ done:
     return err;
 }
 
+// Rank 0 reads the file for all: no rank sees another version of it.
+static Err load_params(const char *path, int n_overrides, char **overrides, Params **p) {
+    char *text = NULL;
+    size_t bytes = 0;
+    watchdog_enter(WATCH_FILE, "reading params", path);
+    Err err = world_rank() == 0 ? params_read(path, &text, &bytes) : DS_OK;
+    watchdog_leave();
+    err = agree_root(group_world(), err);
+    if (!err) {
+        coll_bcast(group_world(), &bytes, sizeof bytes, 0);
+        if (!text) text = mem_alloc(bytes + 1);
+        coll_bcast(group_world(), text, bytes, 0);
+        err = agree_err(group_world(), params_parse(path, text, bytes, n_overrides, overrides, p));
+    }
+    mem_free(text);
+    return err;
+}
+
+// What is wrong with the params themselves is said before MPI starts, which can take a while on many ranks; the job
+// then ends with it as with any other error. True: it was said.
+static bool say_at_once(const char *path, int n_overrides, char **overrides) {
+    Params *p = NULL;
+    if (launcher_rank() != 0) return false;
+    Err err = params_load(path, n_overrides, overrides, &p);
+    if (!err) err = preflight_params(p);
+    if (err) log_error("%s", err_text());
+    err_clear();
+    params_free(&p);
+    return err != DS_OK;
+}
+
+// The params file is read when MPI has started; what the command line says of the deadline holds before.
+static void limit_early(int n_overrides, char **overrides) {
+    double minutes = 0;
+    for (int i = 0; i < n_overrides; i++)
+        if (sscanf(overrides[i], "job.deadline_minutes=%lf", &minutes) == 1 && minutes > 0)
+            watchdog_limit(60 * minutes);
+}
+
 Err job_run(const char *params_path, int n_overrides, char **overrides) {
     Job j = {0};
     stop_catch();
+    watchdog_start();
+    limit_early(n_overrides, overrides);
+    const bool said = say_at_once(params_path, n_overrides, overrides);
     world_init();
-    Err err = agree_err(group_world(), params_load(params_path, n_overrides, overrides, &j.p));
+    Err err = launcher_check(world_size());
+    if (!err) err = load_params(params_path, n_overrides, overrides, &j.p);
+    if (!err) watchdog_limit(60 * j.p->job.deadline_minutes);
     if (!err) err = setup(&j);
     if (!err) err = all_stages(&j);
     Err closing = history_close_rollouts(&j.run.rollouts);
     if (!err) err = closing;
     closing = history_close(&j.run.history);
     if (!err) err = closing;
-    if (err && err != DS_STOP_REQUEUE) log_error("%s", err_text());
+    if (err && err_text()[0] && !said) log_error("%s", err_text());
+    if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
+    Runlock *lock = j.run.lock;
     finish(&j);
     world_finalize();
+    runlock_release(&lock); // no rank writes any more
+    watchdog_end();
     return err;
 }

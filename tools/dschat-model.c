@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
@@ -13,12 +14,13 @@
 #include "token/bpe.h"
 
 static const char usage[] =
-    "usage: dschat-model import SRC DST.h5 [--dtype keep|fp32|bf16]\n"
+    "usage: dschat-model import SRC DST.h5 [--dtype keep|fp32|bf16] [--force]\n"
     "           SRC: a Hugging Face folder (config.json, safetensors, tokenizer), a .safetensors file with "
     "config.json\n"
-    "           beside it, or a .gguf file\n"
+    "           beside it, or a .gguf file; --force replaces a DST.h5 that is there\n"
     "       dschat-model export MODEL.h5 DIR [--max-shard GiB]\n"
-    "           writes config.json, safetensors and the tokenizer as transformers reads them\n"
+    "           writes config.json, safetensors, tokenizer, chat template and generation_config.json as transformers\n"
+    "           reads them, into a folder without a model\n"
     "       dschat-model inspect MODEL.h5 [--all] [--verify]\n"
     "           arch, weights (--all: of every layer), tokenizer, origin; --verify checks the hash of every weight\n"
     "       dschat-model --help | --version\n"
@@ -27,7 +29,7 @@ static const char usage[] =
 typedef struct {
     int dtype; // DType, -1: keep
     double max_shard_gib;
-    bool all, verify, help, version;
+    bool all, verify, force, help, version;
 } Options;
 
 static Err parse_dtype(const char *name, int *dtype) {
@@ -41,21 +43,20 @@ static Err parse_dtype(const char *name, int *dtype) {
 }
 
 static Err parse_options(int argc, char **argv, Options *o) {
-    static const struct option table[] = {{"dtype", required_argument, NULL, 'd'},
-                                          {"max-shard", required_argument, NULL, 's'},
-                                          {"all", no_argument, NULL, 'a'},
-                                          {"verify", no_argument, NULL, 'v'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {
+        {"dtype", required_argument, NULL, 'd'}, {"max-shard", required_argument, NULL, 's'},
+        {"all", no_argument, NULL, 'a'},         {"verify", no_argument, NULL, 'v'},
+        {"force", no_argument, NULL, 'f'},       {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0}};
     *o = (Options){.dtype = -1, .max_shard_gib = 4};
-    for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
         char *end = NULL;
         Err err = DS_OK;
         if (c == 'd') err = parse_dtype(optarg, &o->dtype);
         else if (c == 's') o->max_shard_gib = strtod(optarg, &end);
         else if (c == 'a') o->all = true;
         else if (c == 'v') o->verify = true;
+        else if (c == 'f') o->force = true;
         else if (c == 'h') o->help = true;
         else if (c == 'V') o->version = true;
         else err = err_set(DS_ERR_PARAMS, "see dschat-model --help"); // getopt named the option
@@ -69,13 +70,18 @@ static Err parse_options(int argc, char **argv, Options *o) {
 static Err run_import(const char *src, const char *dst, const Options *o) {
     Err err = DS_OK;
     ModelFile *model = NULL;
-    char *words = NULL;
+    char *words = NULL, *shards = NULL;
+    DS_TRY(h5_parts_shard_path(dst, -1, &shards));
+    DS_CHECK(o->force || !(file_exists(dst) || file_exists(shards)), DS_ERR_IO,
+             "%s: is there already; --force replaces it", dst);
     DS_TRY(import_model(src, dst, o->dtype));
+    DS_TRY(file_remove_tree(shards)); // of the model that stood there
     DS_TRY(modelfile_open(dst, &model));
     words = arch_describe(modelfile_arch(model));
     log_info("%s: %s, %s", dst, words, dtype_name(modelfile_tensor(model, 0)->dtype));
 done:
     mem_free(words);
+    mem_free(shards);
     modelfile_close(&model);
     return err;
 }

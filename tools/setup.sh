@@ -15,7 +15,7 @@ pnetcdf_version=1.12.3
 
 needed=(mpich libmpich-dev libhdf5-dev hdf5-tools libinih-dev libjansson-dev libpcre2-dev zlib1g-dev libxxhash-dev libedit-dev
     libhwloc-dev libcmocka-dev libssl-dev libdnnl-dev libutf8proc-dev pkg-config gcc libc6-dev make autoconf automake libtool m4
-    dpkg-dev xz-utils netcdf-bin gnuplot-nox)
+    dpkg-dev xz-utils netcdf-bin gnuplot-nox tmux)
 modules=(hdf5-serial jansson libpcre2-8 libxxhash libedit hwloc libcrypto inih zlib libutf8proc cmocka)
 commands=(mpicc mpirun make gcc ar pkg-config awk)
 

@@ -72,5 +72,5 @@ if [ -z "$gguf" ]; then
 fi
 [ -x bin/dschat-model ] || make bin/dschat-model
 say "importing $gguf"
-bin/dschat-model import "$gguf" "$model"
+bin/dschat-model import "$gguf" "$model" --force
 say "$model is ready; try: bin/dschat-chat $model"

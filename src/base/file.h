@@ -45,4 +45,7 @@ bool file_is_dir(const char *path);
 // Bytes free for this user on the file system that holds `path` (a folder).
 Err file_free_bytes(const char *path, uint64_t *bytes);
 
+// Bytes of all files below `path`, as they lie on the disk; links are not followed.
+Err file_tree_bytes(const char *path, int64_t *bytes);
+
 #endif

@@ -27,6 +27,17 @@ Err agree_err(const Group *g, Err err) {
     return err;
 }
 
+Err agree_root(const Group *g, Err err) {
+    int64_t code = err;
+    coll_bcast(g, &code, sizeof code, 0);
+    if (!code) return DS_OK;
+    char text[TEXT] = "";
+    if (group_rank(g) == 0) strncpy(text, err_text(), TEXT - 1);
+    coll_bcast(g, text, TEXT, 0);
+    err_clear();
+    return err_set((Err)code, "%s", text);
+}
+
 bool agree_any(const Group *g, bool flag) {
     int64_t x = flag;
     coll_max_i64(g, &x, 1);

@@ -8,6 +8,10 @@
 // words become err_text() on all ranks ("rank N: " before them where only some failed). Collective on g.
 Err agree_err(const Group *g, Err err);
 
+// What rank 0 alone has looked at: its code and words, everywhere; what the others bring does not count. Collective on
+// g.
+Err agree_root(const Group *g, Err err);
+
 // The logical or of a flag. Collective on g.
 bool agree_any(const Group *g, bool flag);
 

@@ -120,6 +120,17 @@ void build_rows_pair(BuildRows *r, int64_t chosen, int64_t rejected) {
     r->rejected[r->n_pairs++] = rejected;
 }
 
+static Err put_longest(BuildRows *r) {
+    Err err = DS_OK;
+    const DatasetIndex x = {r->n, r->n_pairs, r->start, r->prompt, r->chosen, r->rejected, r->stage};
+    int64_t row;
+    for (int kind = 0; kind < DATA_KINDS; kind++)
+        DS_TRY(h5_attr_put_i64(r->file, "/", dataset_longest_name((DataKind)kind),
+                               dataset_index_longest(&x, (DataKind)kind, &row)));
+done:
+    return err;
+}
+
 Err build_rows_finish(BuildRows *r, Sha256Hex *hash) {
     Err err = DS_OK;
     const void *const data[] = {r->start, r->span_start, r->spans,  r->prompt,
@@ -141,6 +152,7 @@ Err build_rows_finish(BuildRows *r, Sha256Hex *hash) {
     }
     *hash = hash_sha256(all.text, all.n);
     DS_TRY(h5_attr_put_str(r->file, "/", "data_sha256", hash->hex));
+    DS_TRY(put_longest(r));
 done:
     return err;
 }
@@ -209,6 +221,7 @@ Err build_rows_verify(const char *path, Sha256Hex *hash) {
     DS_TRY(verify_tokens(f, &all));
     for (int i = 0; i < DS_COUNT(sets); i++) DS_TRY(verify_set(f, sets[i].name, sets[i].dtype, &all));
     if (h5_exists(f, "/tokenizer")) DS_TRY(verify_set(f, "/tokenizer", DS_U8, NULL));
+    DS_TRY(h5_trouble(f));
     *hash = hash_sha256(all.text, all.n);
     DS_TRY(compare(f, "/", "data_sha256", hash));
 done:

@@ -37,7 +37,9 @@ Err build_rows_add(BuildRows *r, const int32_t *id, int64_t n, const int64_t *sp
                    uint8_t stage);
 void build_rows_pair(BuildRows *r, int64_t chosen, int64_t rejected);
 
-// Writes what is left, the index and the hashes; *hash: of all rows, also the attribute data_sha256 of "/". DS_ERR_IO.
+// Writes what is left, the index, the hashes and the longest rows; *hash: of all rows, also the attribute data_sha256
+// of
+// "/". DS_ERR_IO.
 Err build_rows_finish(BuildRows *r, Sha256Hex *hash);
 
 // Compares every set of the file `path` with its hash, and every token with the vocabulary. DS_ERR_DATA names what

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/watchdog.h"
+#include "io/filetype.h"
 #include "io/h5.h"
 #include "io/h5_attr.h"
 #include "io/h5_data.h"
@@ -18,6 +20,7 @@ struct Dataset {
     uint8_t *stage, *eval;
     uint32_t *tokens; // NULL: read from the file
     int64_t *list[DATA_KINDS][2], count[DATA_KINDS][2];
+    int64_t longest[DATA_KINDS], longest_row[DATA_KINDS];
 };
 
 // Reads a whole data set of a known shape into fresh memory; n < 0: whatever it has, *count.
@@ -73,6 +76,7 @@ static Err read_attributes(Dataset *d, const H5File *f) {
     DS_CHECK(d->vocab > 0 && d->vocab <= INT32_MAX && d->stop_id >= -1 && d->stop_id < d->vocab, DS_ERR_DATA,
              "%s: attributes vocab = %lld, stop_id = %lld do not fit", d->path, (long long)d->vocab,
              (long long)d->stop_id);
+    err = h5_trouble(f); // a text that seemed not to be there
 done:
     return err;
 }
@@ -105,6 +109,68 @@ done:
     return err;
 }
 
+// ---- the longest row ----
+
+static const char *const kind_names[DATA_KINDS] = {"sft", "rm", "ppo", "ptx"};
+
+const char *dataset_kind_name(DataKind kind) { return kind_names[kind]; }
+
+const char *dataset_longest_name(DataKind kind) {
+    static const char *const names[DATA_KINDS] = {"longest_sft", "longest_rm", "longest_ppo", "longest_ptx"};
+    return names[kind];
+}
+
+static void take_longer(const DatasetIndex *x, DataKind kind, int64_t r, int64_t *longest, int64_t *row) {
+    const int64_t n = kind == DATA_PPO ? x->prompt[r] : x->start[r + 1] - x->start[r];
+    if (n > *longest) *longest = n, *row = r;
+}
+
+int64_t dataset_index_longest(const DatasetIndex *x, DataKind kind, int64_t *row) {
+    int64_t longest = 0;
+    *row = -1;
+    for (int64_t r = 0; r < x->n && kind != DATA_RM; r++)
+        if (x->stage[r] & (1 << kind)) take_longer(x, kind, r, &longest, row);
+    for (int64_t p = 0; p < x->n_pairs && kind == DATA_RM; p++) {
+        if (!(x->stage[x->chosen[p]] & (1 << kind))) continue;
+        take_longer(x, kind, x->chosen[p], &longest, row);
+        take_longer(x, kind, x->rejected[p], &longest, row);
+    }
+    return longest;
+}
+
+int64_t dataset_longest_row(const Dataset *d, DataKind kind, int64_t *row) {
+    *row = d->longest_row[kind];
+    return d->longest[kind];
+}
+
+Err dataset_check_positions(const Dataset *d, DataKind kind, int64_t positions, const char *model) {
+    if (d->longest[kind] <= positions) return DS_OK;
+    return err_set(DS_ERR_DATA,
+                   "%s: row %lld (%s) has %lld tokens, but %s has %lld positions: build the data set with [data] "
+                   "max_tokens = %lld, or take a model with more ([actor] arch_positions of a new one)",
+                   d->path, (long long)d->longest_row[kind], kind_names[kind], (long long)d->longest[kind], model,
+                   (long long)positions, (long long)positions);
+}
+
+// The index says it; what the header says, which other programs read, must be the same. Older files have none.
+static Err find_longest(Dataset *d, const H5File *f) {
+    Err err = DS_OK;
+    const DatasetIndex x = {d->n, d->n_pairs, d->start, d->prompt, d->chosen, d->rejected, d->stage};
+    int64_t said;
+    for (int kind = 0; kind < DATA_KINDS; kind++) {
+        const char *name = dataset_longest_name((DataKind)kind);
+        d->longest[kind] = dataset_index_longest(&x, (DataKind)kind, &d->longest_row[kind]);
+        if (!h5_attr_exists(f, "/", name)) continue;
+        DS_TRY(h5_attr_get_i64(f, "/", name, &said));
+        DS_CHECK(said == d->longest[kind], DS_ERR_DATA, "%s: attribute %s is %lld, but its longest row has %lld tokens",
+                 d->path, name, (long long)said, (long long)d->longest[kind]);
+    }
+done:
+    return err;
+}
+
+// ---- records ----
+
 static void add_record(Dataset *d, DataKind kind, int64_t row, int64_t record) {
     if (!(d->stage[row] & (1 << kind))) return;
     const int eval = d->eval[row] != 0;
@@ -127,12 +193,18 @@ Err dataset_open(const char *path, Dataset **out) {
     H5File *f = NULL;
     Dataset *d = MEM_NEW(Dataset, 1);
     d->path = mem_strdup(path);
+    watchdog_enter(WATCH_FILE, "opening a data set", path);
+    DS_TRY(filetype_expect(path, FILETYPE_DATASET));
     DS_TRY(h5_open_checked(path, &f));
+    DS_CHECK(h5_is_group(f, "/samples"), DS_ERR_DATA, "%s: has no /samples, so it is not a data set%s", path,
+             h5_is_group(f, "/config") ? " but a model" : "");
     DS_TRY(read_attributes(d, f));
     DS_TRY(read_index(d, f));
     DS_TRY(check_index(d));
+    DS_TRY(find_longest(d, f));
     build_lists(d);
 done:
+    watchdog_leave();
     h5_close(&f);
     if (err) dataset_close(&d);
     *out = d;
@@ -207,6 +279,7 @@ static Err read_range(const Dataset *d, const H5File *f, int64_t first, int64_t 
 Err dataset_read(Dataset *d, const int64_t *row, int64_t n, int32_t *ids) {
     Err err = DS_OK;
     H5File *f = NULL;
+    watchdog_enter(WATCH_FILE, "reading samples", d->path);
     if (!d->tokens) DS_TRY(h5_open_checked(d->path, &f));
     for (int64_t i = 0; i < n; i++) {
         const int64_t length = dataset_length(d, row[i]);
@@ -218,6 +291,7 @@ Err dataset_read(Dataset *d, const int64_t *row, int64_t n, int32_t *ids) {
         ids += length;
     }
 done:
+    watchdog_leave();
     h5_close(&f);
     return err;
 }
@@ -234,11 +308,16 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     char *blob = NULL;
     int64_t bytes;
     *tok = NULL;
+    watchdog_enter(WATCH_FILE, "reading a tokenizer", d->path);
     DS_TRY(h5_open_checked(d->path, &f));
-    if (!h5_exists(f, "/tokenizer")) goto done;
+    if (!h5_exists(f, "/tokenizer")) {
+        err = h5_trouble(f);
+        goto done;
+    }
     DS_TRY(read_all(d, f, "/tokenizer", DS_U8, -1, &bytes, (void **)&blob));
     DS_TRY(tok_load_blob(blob, (size_t)bytes, d->path, tok));
 done:
+    watchdog_leave();
     h5_close(&f);
     mem_free(blob);
     return err;

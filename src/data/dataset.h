@@ -2,13 +2,16 @@
 // tokens. Not collective (all of it).
 //
 //     /                    attributes format_version, vocab, stop_id (the token that ends an answer, -1: none),
-//     template /samples/tokens      uint32 [t]      all rows end to end /samples/start       int64  [n + 1]  row r is
-//     tokens start[r] .. start[r + 1] - 1 /samples/span_start  int64  [n + 1]  row r has the spans span_start[r] ..
-//     span_start[r + 1] - 1 /samples/spans       int64  [m, 2]   first answer token and one past the last, counted
-//     within the row /samples/prompt      int64  [n]      tokens before the last answer /samples/stage       uint8  [n]
-//     bit 0 sft, 1 rm, 2 ppo, 3 ptx; 0: none itself (a rejected answer) /samples/eval        uint8  [n]      1: held
-//     out /pairs/chosen        int64  [p]      rows, with /pairs/rejected [p] /tokenizer           uint8  [bytes]  as
-//     tok_save gives it
+//                          template, longest_sft, _rm, _ppo, _ptx (tokens of the longest row that the stage reads)
+//     /samples/tokens      uint32 [t]      all rows end to end
+//     /samples/start       int64  [n + 1]  row r is tokens start[r] .. start[r + 1] - 1
+//     /samples/span_start  int64  [n + 1]  row r has the spans span_start[r] .. span_start[r + 1] - 1
+//     /samples/spans       int64  [m, 2]   first answer token and one past the last, counted within the row
+//     /samples/prompt      int64  [n]      tokens before the last answer
+//     /samples/stage       uint8  [n]      bit 0 sft, 1 rm, 2 ppo, 3 ptx; 0: none itself (a rejected answer)
+//     /samples/eval        uint8  [n]      1: held out
+//     /pairs/chosen        int64  [p]      rows, with /pairs/rejected [p]
+//     /tokenizer           uint8  [bytes]  as tok_save gives it
 //
 // A record of DATA_RM is a pair of rows and numbered as in /pairs; a record of another kind is a row. The index is in
 // memory, the tokens of small sets too; those of large ones are read as they are asked for. No file stays open.
@@ -41,6 +44,22 @@ int64_t dataset_record(const Dataset *d, DataKind kind, bool eval, int64_t i);
 
 // Tokens of the longest record of a kind (a pair: of both rows), held-out ones included; 0 if there is none.
 int64_t dataset_longest(const Dataset *d, DataKind kind);
+
+// Tokens of the longest row that a stage reads (rm: of the rows of its pairs; ppo: a prompt), held-out ones included: a
+// model needs as many positions. *row: which, -1 and 0 tokens if there is none.
+int64_t dataset_longest_row(const Dataset *d, DataKind kind, int64_t *row);
+// DS_ERR_DATA if `model` ("the actor (models/x.h5)") has fewer positions than that.
+Err dataset_check_positions(const Dataset *d, DataKind kind, int64_t positions, const char *model);
+
+// The same from an index in the making, and the name of the attribute that keeps it.
+typedef struct {
+    int64_t n, n_pairs;
+    const int64_t *start, *prompt, *chosen, *rejected;
+    const uint8_t *stage;
+} DatasetIndex;
+int64_t dataset_index_longest(const DatasetIndex *x, DataKind kind, int64_t *row);
+const char *dataset_longest_name(DataKind kind); // "longest_sft"
+const char *dataset_kind_name(DataKind kind);    // "sft"
 
 // Tokens of a record of the training part in the mean; 0 if there is none.
 double dataset_mean(const Dataset *d, DataKind kind);

@@ -67,10 +67,17 @@ done:
     return err;
 }
 
+static bool has_word(int argc, char **argv, const char *word) {
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], word)) return true;
+    return false;
+}
+
 bool answer_args(int argc, char **argv, const char *help, const char *program, AnswerArgs *a, Err *err) {
     *a = (AnswerArgs){.dtype = DS_F32, .overrides = MEM_NEW(char *, argc)};
     *err = DS_OK;
-    bool asks_help = argc < 2 || !strcmp(argv[1], "--help"), asks_version = argc > 1 && !strcmp(argv[1], "--version");
+    bool asks_help = argc < 2 || has_word(argc, argv, "--help") || has_word(argc, argv, "-h"),
+         asks_version = has_word(argc, argv, "--version");
     if (asks_help) fputs(help, stdout);
     else if (asks_version) printf("%s %s (%s)\n", program, DS_VERSION, origin_commit());
     else *err = take_all(argc, argv, program, a);
@@ -91,9 +98,7 @@ char *answer_override(const char *key, const char *value) {
     return mem_printf("%s.%s=%s", of_job ? "job" : "generate", key, value);
 }
 
-Err answer_params(const AnswerArgs *a, Params **p) {
-    return params_parse("defaults", "", 0, a->n_overrides, a->overrides, p);
-}
+Err answer_params(const AnswerArgs *a, Params **p) { return params_asking(a->n_overrides, a->overrides, p); }
 
 int answer_exit(Err err) {
     if (err && err_text()[0]) fprintf(stderr, "error: %s\n", err_text());
@@ -129,6 +134,9 @@ enum { MAX_TURNS = 1024 };
 static Err from_messages(Talk *t, const Jsonl *j, const JsonValue *list, const char *system, Question *q) {
     Err err = DS_OK;
     int64_t n = jsonl_count(list), at = 0;
+    ChatRole first;
+    const char *begins = jsonl_string(jsonl_get(jsonl_item(list, 0), "role"), NULL);
+    if (begins && chat_role_parse(begins, &first) && first == CHAT_SYSTEM) system = NULL; // it has its own
     ChatTurn *turns = MEM_NEW(ChatTurn, MAX_TURNS + 1);
     DS_CHECK(n > 0 && n <= MAX_TURNS, DS_ERR_DATA, "%s:%lld: expected 1 to %d messages", jsonl_path(j),
              (long long)jsonl_line(j), MAX_TURNS);

@@ -23,12 +23,12 @@ void answer_args_free(AnswerArgs *a);
 // "temperature", "0.7" -> "generate.temperature=0.7"; seed and threads are keys of [job]. Owner: caller, mem_free.
 char *answer_override(const char *key, const char *value);
 
-// The keys of the arguments, the rest as they are by default. DS_ERR_PARAMS.
+// The keys of the arguments, the rest as they are by default; what is the model's is not checked here. DS_ERR_PARAMS.
 Err answer_params(const AnswerArgs *a, Params **p);
 
 // Answers the lines {"prompt": TEXT}, {"messages": [{"role", "content"}]} or {"ids": [...]} of a JSONL file through the
 // chat template; one JSON line each: {"prompt"?, "answer", "ids", "logprobs", "stop"}. raw: a prompt's text is taken as
-// it stands, without template. DS_ERR_DATA.
+// it stands, without template. system: before those that do not begin with a system message; NULL: none. DS_ERR_DATA.
 Err answer_file(Talk *t, const Params *p, const char *path, const char *system, bool raw, FILE *out);
 
 // Says the error, if any; the exit code.

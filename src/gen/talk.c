@@ -14,10 +14,12 @@ static int cores(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-static Err load_template(const ModelFile *file, ChatText *text) {
+static Err load_template(const ModelFile *file, Talk *t) {
     Err err = DS_OK;
+    ChatText *text = &t->template;
     DS_TRY(modelfile_text(file, "template", &text->name));
     for (int i = 0; i < CHAT_FIELDS; i++) DS_TRY(modelfile_text(file, chat_field(i), &text->field[i]));
+    if (!text->name) DS_TRY(modelfile_text(file, "chat_template", &t->jinja));
 done:
     return err;
 }
@@ -31,7 +33,7 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads) {
     DS_TRY(modelfile_open(path, &file));
     DS_TRY(load_arch(file, path, head, &arch));
     DS_TRY(load_tokenizer(file, path, &t->tok));
-    DS_TRY(load_template(file, &t->template));
+    DS_TRY(load_template(file, t));
     layout_create(&t->layout, group_world(), (LayoutWish){0});
     model_create(&t->model, t->k, &arch, dtype, &t->layout, (ZeroKeep){0}, NULL);
     DS_TRY(load_weights(&t->model, file, path));
@@ -48,6 +50,8 @@ void talk_close(Talk *t) {
     chat_destroy(&t->chat);
     tok_free(&t->tok);
     chat_text_free(&t->template);
+    mem_free(t->jinja);
+    mem_free(t->system);
     mem_free(t->path);
     *t = (Talk){0};
 }
@@ -75,6 +79,8 @@ Err talk_template(Talk *t, const char *name) {
     roles = chat_text_roles(&t->template);
     DS_TRY(chat_create(t->template.name, &roles, t->tok, &t->chat));
     t->stop_id = chat_stop_id(t->chat);
+    mem_free(t->system);
+    t->system = t->jinja ? chat_own_system(t->jinja, &roles) : NULL;
 done:
     return err;
 }

@@ -14,6 +14,8 @@ typedef struct {
     Tokenizer *tok;    // NULL: the model has none (ids only)
     Chat *chat;        // NULL without a tokenizer, or before talk_template
     ChatText template; // the one noted in the file, then the one chosen
+    char *jinja;       // the template of others that came with the model, if none is noted; NULL: none
+    char *system;      // what that says before a conversation without a system message; NULL: nothing
     char *path;
     Gen *gen;
     int64_t slots, max_tokens; // that gen was made for
@@ -26,7 +28,8 @@ Err talk_open(Talk *t, const char *path, DType dtype, int head, int threads);
 void talk_close(Talk *t); // accepts a zero one
 
 // Chooses the template: `name`, else the one noted in the model file, else one that fits the tokenizer's special tokens
-// (chatml, llama3, llama2), else hh. Needs a tokenizer. DS_ERR_PARAMS, DS_ERR_DATA.
+// (chatml, llama3, llama2), else hh, and with it the model's own system message. Needs a tokenizer. DS_ERR_PARAMS,
+// DS_ERR_DATA.
 Err talk_template(Talk *t, const char *name);
 
 // [generate] keys as the generator wants them; strings are views of p and t. use_stop: the template's (or tokenizer's)

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -18,8 +17,6 @@
 #include "io/manifest.h"
 
 static const char *const stages[] = {"null", "sft", "rm", "ppo"}; // in their order
-
-enum { MAX_STARTS = 3, MAX_START_LOG = 1 << 20 };
 
 // ---- names ----
 
@@ -198,7 +195,7 @@ Err ckpt_read_state(const char *path, Kv **state) {
     H5File *file = NULL;
     char *name = mem_printf("%s/trainer.h5", path);
     *state = NULL;
-    Err err = h5_open_checked(name, &file);
+    Err err = h5_open_own(name, &file);
     if (!err) err = kv_read(file, state);
     h5_close(&file);
     mem_free(name);
@@ -258,41 +255,5 @@ Err ckpt_prune(const char *dir, int keep) {
         if (valid > ds_max(keep, 1) || (valid > 0 && !whole)) err = remove_checkpoint(paths.name[i]);
     }
     h5_names_free(&paths);
-    return err;
-}
-
-// Lines at the end of `text` that end in " <name>\n".
-static int count_last(const char *text, size_t bytes, const char *name) {
-    int n = 0;
-    size_t len = strlen(name);
-    while (bytes > 0 && text[bytes - 1] == '\n') {
-        size_t start = bytes - 1;
-        while (start > 0 && text[start - 1] != '\n') start--;
-        size_t line = bytes - 1 - start;
-        if (line <= len || memcmp(text + bytes - 1 - len, name, len) != 0 || text[bytes - 2 - len] != ' ') break;
-        n++;
-        bytes = start;
-    }
-    return n;
-}
-
-Err ckpt_count_start(const char *out, const char *newest) {
-    Err err = DS_OK;
-    char *text = NULL, *grown = NULL, *path = mem_printf("%s/starts.log", out), when[32];
-    const char *name = newest ? base_name(newest) : "none";
-    size_t bytes = 0;
-    if (file_exists(path)) DS_TRY(file_read_all(path, MAX_START_LOG, &text, &bytes));
-    grown = mem_printf("%s%s %s\n", text ? text : "", clock_iso(when), name);
-    DS_TRY(file_write_atomic(path, grown, strlen(grown)));
-    int n = count_last(grown, strlen(grown), name);
-    DS_CHECK(n < MAX_STARTS, DS_STOP_FINAL,
-             "%s: %d starts in a row found %s as the newest checkpoint, so this run makes no progress; look at its "
-             "log, then "
-             "remove that file to start again",
-             path, n, newest ? name : "none");
-done:
-    mem_free(grown);
-    mem_free(text);
-    mem_free(path);
     return err;
 }

@@ -30,7 +30,7 @@ Err ckpt_find_newest(const Group *g, const char *dir, char **path);
 
 // trainer.h5 of a checkpoint. Owner: caller, kv_destroy.
 Err ckpt_read_state(const char *path, Kv **state);
-// `<path>/<model>.h5`, for h5_open_checked and h5_parts_read, or modelfile_open. Owner: caller, mem_free.
+// `<path>/<model>.h5`, for h5_open_own and h5_parts_read, or modelfile_open. Owner: caller, mem_free.
 char *ckpt_model_path(const char *path, const char *model);
 
 // At start, before ckpt_find_newest: removes folders that never got their name (".tmp-..."), and puts back a checkpoint
@@ -39,9 +39,5 @@ Err ckpt_clean(const char *dir);
 // Removes what is older than the newest `keep` checkpoints with a valid DONE (keep >= 1), also older torn ones. One
 // rank.
 Err ckpt_prune(const char *dir, int keep);
-
-// Notes a start in `<out>/starts.log`. The third start in a row that finds the same newest checkpoint (or none) gives
-// DS_STOP_FINAL with words. `newest`: path or NULL. One rank.
-Err ckpt_count_start(const char *out, const char *newest);
 
 #endif

@@ -20,7 +20,8 @@ typedef struct {
 } CkptOptions;
 
 // Checks free space, writes, and deletes old ones only after the new DONE. `state` is rank 0's. *path (may be NULL):
-// the new checkpoint. Collective on g; all ranks return the same code: DS_ERR_IO (nothing of the new one is left).
+// the new checkpoint. Collective on g; all ranks return the same code: DS_ERR_IO, DS_ERR_NUMERIC (nothing of the
+// new one is left).
 Err ckpt_save(const Group *g, const CkptOptions *options, const CkptModel *models, int n_models, const Kv *state,
               char **path);
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/export_dir.h"
 #include "io/export_meta.h"
 #include "io/modelfile.h"
 #include "io/safetensors.h"
@@ -69,35 +70,37 @@ done:
     return err;
 }
 
-static Err check_free(const char *dir) {
-    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+// What it writes, or what would be taken for part of the model.
+static const char *const own_files[] = {"config.json",           "model.safetensors*",    "model-*",
+                                        "tokenizer.json",        "tokenizer_config.json", "chat_template.jinja",
+                                        "generation_config.json"};
+
+static Err write_files(const ModelFile *model, const char *dir, double max_shard_bytes) {
     Err err = DS_OK;
-    for (int i = 0; i < DS_COUNT(names) && !err; i++) {
-        char *path = mem_printf("%s/%s", dir, names[i]);
-        if (file_exists(path))
-            err = err_set(DS_ERR_IO, "%s: is there already, expected a folder without a model", path);
-        mem_free(path);
-    }
+    char *config = NULL, *path = mem_printf("%s/config.json", dir);
+    ExportTokens ids;
+    DS_TRY(export_meta_write(model, dir, &ids));
+    DS_TRY(arch_hf_print(modelfile_arch(model), modelfile_tensor(model, 0)->dtype, ids.bos, ids.eos, &config));
+    DS_TRY(export_weights(model, dir, max_shard_bytes));
+    DS_TRY(file_write_atomic(path, config, strlen(config)));
+done:
+    mem_free(config);
+    mem_free(path);
     return err;
 }
 
 Err export_model(const char *path, const char *dir, double max_shard_bytes) {
     Err err = DS_OK;
     ModelFile *model = NULL;
-    char *config = NULL, *config_path = mem_printf("%s/config.json", dir);
+    ExportDir out = {0};
     DS_TRY(modelfile_open(path, &model));
-    DS_TRY(file_make_dirs(dir));
-    DS_TRY(check_free(dir));
-    ExportTokens ids;
-    DS_TRY(export_meta_write(model, dir, &ids));
-    DS_TRY(arch_hf_print(modelfile_arch(model), modelfile_tensor(model, 0)->dtype, ids.bos, ids.eos, &config));
-    DS_TRY(export_weights(model, dir, max_shard_bytes));
-    DS_TRY(file_write_atomic(config_path, config, strlen(config)));
+    DS_TRY(export_dir_begin(dir, own_files, DS_COUNT(own_files), &out));
+    DS_TRY(write_files(model, out.work, max_shard_bytes));
+    DS_TRY(export_dir_commit(&out));
     log_info("%s: a %s model for transformers, %s", dir, arch_family_name((ArchFamily)modelfile_arch(model)->family),
              dtype_name(modelfile_tensor(model, 0)->dtype));
 done:
-    mem_free(config);
-    mem_free(config_path);
+    export_dir_end(&out);
     modelfile_close(&model);
     return err;
 }

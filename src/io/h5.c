@@ -8,8 +8,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "io/h5_check.h"
+#include "io/h5_inspect.h"
 #include "io/h5_lib.h"
+#include "io/h5_sums.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "memory types are little endian");
 
@@ -32,7 +33,6 @@ static void clear_environment(void) {
                                         "HDF5_EXTFILE_PREFIX", "HDF5_EXT_PREFIX",     "HDF5_DRIVER",
                                         "HDF5_DRIVER_CONFIG",  "HDF5_VOL_CONNECTOR",  "HDF5_DEBUG"};
     for (int i = 0; i < DS_COUNT(names); i++) unsetenv(names[i]);
-    setenv("HDF5_USE_FILE_LOCKING", "BEST_EFFORT", 0); // parallel file systems without flock; a site's own choice stays
 }
 
 void h5_init(void) {
@@ -99,102 +99,130 @@ const char *h5_lib_reason(void) {
     return text;
 }
 
-static hid_t access_list(void) {
+Err h5_lib_judge(const H5File *f, Err err) {
+    const char *words;
+    Err failure = h5_drive_failure(f->drive, &words);
+    if (!failure) return err;
+    err_clear(); // what the library made of it
+    return err_set(failure, "%s", words);
+}
+
+Err h5_trouble(const H5File *f) { return h5_lib_judge(f, DS_OK); }
+
+static hid_t access_list(H5Drive *drive) {
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fapl_sec2(fapl);
+    h5_drive_use(drive, fapl);
     H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG);
     H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110);
     return fapl;
 }
 
-hid_t h5_lib_open(const char *path) {
-    hid_t fapl = access_list();
-    hid_t id = H5Fopen(path, H5F_ACC_RDONLY, fapl);
-    H5Pclose(fapl);
-    return id;
+// Lets go of the library's file and of ours. Returns whether the library could.
+static bool release(H5File **file) {
+    H5File *f = *file;
+    bool closed = f->id < 0 || H5Fclose(f->id) >= 0;
+    h5_drive_free(&f->drive, !closed);
+    mem_free(f->path);
+    mem_free(f->temporary);
+    MEM_FREE(*file);
+    return closed;
 }
 
-static H5File *new_file(hid_t id, char *path, char *temporary) {
-    H5File *f = MEM_NEW(H5File, 1);
-    *f = (H5File){.id = id, .path = path, .temporary = temporary};
-    return f;
-}
-
-Err h5_open_checked(const char *path, H5File **file) {
+Err h5_lib_open(const char *path, H5File **file) {
     Err err = DS_OK;
-    int fd = -1;
-    int64_t bytes = 0;
-    hid_t id = H5I_INVALID_HID;
-    *file = NULL;
     h5_init();
-    char *real =
-        realpath(path, NULL); // sources of virtual data sets lie beside the file itself, not beside a link to it
-    DS_TRY(file_open_read(real ? real : path, &fd, &bytes));
-    close(fd);
-    id = h5_lib_open(real);
-    DS_CHECK(id >= 0, DS_ERR_DATA, "%s: is not an HDF5 file, or is damaged: %s", path, h5_lib_reason());
-    DS_TRY(h5_check_file(id, real, bytes));
-    *file = new_file(id, mem_strdup(real), NULL);
+    H5File *f = *file = MEM_NEW(H5File, 1);
+    *f = (H5File){.id = H5I_INVALID_HID, .path = mem_strdup(path)};
+    DS_TRY(h5_drive_open(path, &f->drive));
 done:
-    if (err && id >= 0) H5Fclose(id);
+    if (err) release(file);
+    return err;
+}
+
+Err h5_lib_start(H5File *f) {
+    hid_t fapl = access_list(f->drive);
+    f->id = H5Fopen(f->path, H5F_ACC_RDONLY, fapl);
+    H5Pclose(fapl);
+    if (f->id >= 0) return h5_trouble(f);
+    return h5_lib_judge(f,
+                        err_set(DS_ERR_DATA, "%s: is not an HDF5 file, or is damaged: %s", f->path, h5_lib_reason()));
+}
+
+// Symbolic links resolved: shards lie beside the file itself, not beside a link to it.
+static Err open_file(const char *path, bool own, H5File **file) {
+    Err err = DS_OK;
+    char *real = realpath(path, NULL);
+    *file = NULL;
+    DS_TRY(h5_lib_open(real ? real : path, file));
+    DS_CHECK(!own || h5_drive_has_sums((*file)->drive), DS_ERR_DATA,
+             "%s: has no hashes behind it, so it is not as this version of the program wrote it", path);
+    if (!own) DS_TRY(h5_inspect(*file));
+    DS_TRY(h5_lib_start(*file));
+done:
+    if (err && *file) release(file);
     free(real); // lint: realpath's memory
     return err;
 }
 
-const char *h5_path(const H5File *file) { return file->path; }
+Err h5_open_checked(const char *path, H5File **file) { return open_file(path, false, file); }
+Err h5_open_own(const char *path, H5File **file) { return open_file(path, true, file); }
 
-static void free_file(H5File **file) {
-    mem_free((*file)->path);
-    mem_free((*file)->temporary);
-    MEM_FREE(*file);
-}
+const char *h5_path(const H5File *file) { return file->path; }
 
 void h5_close(H5File **file) {
     if (!*file) return;
-    if ((*file)->temporary) {
-        h5_abandon(file);
-        return;
-    }
-    H5Fclose((*file)->id);
-    free_file(file);
+    if ((*file)->temporary) h5_abandon(file);
+    else release(file);
 }
 
 Err h5_create(const char *path, H5File **file) {
     Err err = DS_OK;
-    *file = NULL;
+    hid_t fapl = H5I_INVALID_HID, fcpl = H5I_INVALID_HID;
     h5_init();
-    char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
-    hid_t fapl = access_list(), fcpl = H5Pcreate(H5P_FILE_CREATE);
+    H5File *f = *file = MEM_NEW(H5File, 1);
+    *f = (H5File){.id = H5I_INVALID_HID, .path = mem_strdup(path)};
+    f->temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
+    unlink(f->temporary);
+    DS_TRY(h5_drive_create(f->temporary, &f->drive));
+    fapl = access_list(f->drive), fcpl = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(fcpl, false); // equal contents give equal bytes
-    unlink(temporary);
-    hid_t id = H5Fcreate(temporary, H5F_ACC_EXCL, fcpl, fapl);
-    H5Pclose(fapl);
-    H5Pclose(fcpl);
-    DS_CHECK(id >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, h5_lib_reason());
-    *file = new_file(id, mem_strdup(path), mem_strdup(temporary));
+    f->id = H5Fcreate(f->temporary, H5F_ACC_EXCL, fcpl, fapl);
+    DS_CHECK(f->id >= 0, DS_ERR_IO, "%s: cannot create: %s", f->temporary, h5_lib_reason());
 done:
-    mem_free(temporary);
+    if (err && f->drive) err = h5_lib_judge(f, err);
+    if (fapl >= 0) H5Pclose(fapl), H5Pclose(fcpl);
+    if (err) h5_abandon(file);
     return err;
 }
 
-Err h5_commit(H5File **file) {
+// Closes, and judges what the drive met with until then.
+static Err finish(H5File *f) {
+    bool closed = H5Fclose(f->id) >= 0;
+    if (closed) f->id = H5I_INVALID_HID;
+    return closed ? h5_trouble(f)
+                  : h5_lib_judge(f, err_set(DS_ERR_IO, "%s: cannot write: %s", f->path, h5_lib_reason()));
+}
+
+static Err commit(H5File **file, bool sums) {
     Err err = DS_OK;
     H5File *f = *file;
-    herr_t closed = H5Fclose(f->id);
-    DS_CHECK(closed >= 0, DS_ERR_IO, "%s: cannot write: %s", f->path, h5_lib_reason());
+    DS_TRY(finish(f));
+    if (sums) DS_TRY(h5_sums_append(f->temporary));
     DS_TRY(file_sync(f->temporary));
     DS_TRY(file_rename_durable(f->temporary, f->path));
 done:
     if (err) unlink(f->temporary);
-    free_file(file);
+    release(file);
     return err;
 }
 
+Err h5_commit(H5File **file) { return commit(file, true); }
+Err h5_commit_shard(H5File **file) { return commit(file, false); }
+
 void h5_abandon(H5File **file) {
     if (!*file) return;
-    H5Fclose((*file)->id);
     unlink((*file)->temporary);
-    free_file(file);
+    release(file);
 }
 
 bool h5_name_ok(const char *name) {
@@ -236,7 +264,7 @@ static Err make_one(H5File *file, const char *group) {
     DS_CHECK(id >= 0 && H5Gclose(id) >= 0, DS_ERR_IO, "%s: cannot make group %s: %s", file->path, group,
              h5_lib_reason());
 done:
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_make_group(H5File *file, const char *group) {
@@ -271,6 +299,7 @@ Err h5_list(const H5File *file, const char *group, H5Names *names) {
     DS_CHECK(H5Literate_by_name(file->id, group, H5_INDEX_NAME, H5_ITER_INC, NULL, add_name, names, H5P_DEFAULT) >= 0,
              DS_ERR_DATA, "%s: cannot list %s: %s", file->path, group, h5_lib_reason());
 done:
+    err = h5_lib_judge(file, err);
     if (err) h5_names_free(names);
     return err;
 }

@@ -18,15 +18,24 @@ void h5_init(void);
 // The library as loaded, "1.10.8". Static.
 const char *h5_library_version(void);
 
-// Opens an HDF5 file that may come from a stranger, and believes nothing in it: every object is visited first. Accepted
-// are groups, contiguous, compact and chunked data sets of integers, fp16, bf16, fp32 and fp64, filters none, shuffle,
-// deflate and fletcher32, and virtual data sets whose sources are `<own name>.shards/NNNNN.h5` beside the file: each is
-// there, passes the same checks, holds the data set that is asked of it, and together they cover the virtual set
-// exactly. Refused: external storage, soft, external and user-defined links, references, other types, shapes that the
-// file's bytes cannot hold, chunks never written, depth above 16, more than 2^20 objects. Variable-length strings may
-// be there as attributes, but are not read: the library overruns its buffers on a crafted one. DS_ERR_IO: cannot be
-// opened. DS_ERR_DATA: refused, with file and object named. Owner: caller, h5_close.
+// Opens an HDF5 file that may come from a stranger, and believes nothing in it: a child process with limits of time and
+// memory visits every object first (h5_inspect.h), once for a file. Accepted are groups, contiguous, compact and
+// chunked data sets of integers, fp16, bf16, fp32 and fp64, filters none, shuffle, deflate and fletcher32 in this
+// order, and virtual data sets, which are not read through the library (h5_parts.h). Refused: external storage, soft,
+// external and user-defined links, references, other types, shapes that the file's bytes cannot hold, chunks never
+// written, depth above 16, more than 2^20 objects. Variable-length strings may be there as attributes, but are not
+// read: the library overruns its buffers on a crafted one. A file that this program wrote carries its hashes
+// (h5_sums.h): each of its bytes is checked when it is read. DS_ERR_IO: cannot be opened or read. DS_ERR_DATA: refused,
+// with file and object named; not what was written. Owner: caller, h5_close.
 Err h5_open_checked(const char *path, H5File **file);
+
+// The same of a file that this program wrote and nobody else had in his hands, a checkpoint's: it must have its hashes,
+// and is not inspected.
+Err h5_open_own(const char *path, H5File **file);
+
+// A failed or damaged read of this file so far, with words: for who asked whether something is there, was told no, and
+// goes on without.
+Err h5_trouble(const H5File *file);
 
 // The path it was opened by, symbolic links resolved. Valid until closed.
 const char *h5_path(const H5File *file);
@@ -38,9 +47,11 @@ void h5_close(H5File **file);
 // h5_abandon.
 Err h5_create(const char *path, H5File **file);
 
-// Closes, syncs, renames to the path given to h5_create, syncs the folder. Sets NULL. DS_ERR_IO (disk full, ...):
-// nothing is left of the new file, and the old one of that name, if any, is untouched.
+// Closes, puts the file's hashes behind it (not behind a shard, whose rows have theirs in the master), syncs, renames
+// to the path given to h5_create, syncs the folder. Sets NULL. DS_ERR_IO (disk full, ...): nothing is left of the new
+// file, and the old one of that name, if any, is untouched.
 Err h5_commit(H5File **file);
+Err h5_commit_shard(H5File **file);
 
 // Closes and removes an unfinished file. Accepts NULL, sets NULL.
 void h5_abandon(H5File **file);

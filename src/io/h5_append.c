@@ -40,7 +40,7 @@ Err h5_appender_open(H5File *file, const char *object, DType dtype, int64_t chun
     a->buffer = mem_array(chunk, dtype_bytes(dtype));
 done:
     mem_free(parent);
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 static Err flush(H5Appender *a) {
@@ -57,7 +57,7 @@ static Err flush(H5Appender *a) {
 done:
     H5Sclose(memory);
     if (space >= 0) H5Sclose(space);
-    return err;
+    return h5_lib_judge(a->file, err);
 }
 
 Err h5_append(H5Appender *a, const void *data, int64_t count) {
@@ -81,6 +81,7 @@ Err h5_appender_close(H5Appender **appender) {
     Err err = flush(a);
     if (H5Dclose(a->id) < 0 && !err)
         err = err_set(DS_ERR_IO, "%s: cannot write %s: %s", a->file->path, a->object, h5_lib_reason());
+    err = h5_lib_judge(a->file, err);
     mem_free(a->buffer);
     mem_free(a->object);
     mem_free(a);

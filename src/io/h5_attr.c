@@ -19,7 +19,7 @@ done:
         err = err_set(DS_ERR_IO, "%s: cannot write attribute %s of %s: %s", file->path, name, object, h5_lib_reason());
     if (id >= 0) H5Oclose(id);
     H5Sclose(space);
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_attr_put_i64(H5File *file, const char *object, const char *name, int64_t value) {
@@ -82,7 +82,7 @@ static Err get_number(const H5File *file, const char *object, const char *name, 
              "%s: cannot read attribute %s of %s: %s", file->path, name, object, h5_lib_reason());
 done:
     close_both(attr, type);
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_attr_get_i64(const H5File *file, const char *object, const char *name, int64_t *value) {
@@ -112,6 +112,7 @@ Err h5_attr_get_str(const H5File *file, const char *object, const char *name, ch
              object, h5_lib_reason());
 done:
     close_both(attr, type);
+    err = h5_lib_judge(file, err);
     if (err) MEM_FREE(*value);
     return err;
 }
@@ -128,7 +129,8 @@ Err h5_attr_list(const H5File *file, const char *object, H5Names *names) {
     *names = (H5Names){0};
     if (h5_exists(file, object) &&
         H5Aiterate_by_name(file->id, object, H5_INDEX_NAME, H5_ITER_INC, NULL, add_name, names, H5P_DEFAULT) >= 0)
-        return DS_OK;
+        return h5_trouble(file);
     h5_names_free(names);
-    return err_set(DS_ERR_DATA, "%s: cannot list the attributes of %s: %s", file->path, object, h5_lib_reason());
+    return h5_lib_judge(
+        file, err_set(DS_ERR_DATA, "%s: cannot list the attributes of %s: %s", file->path, object, h5_lib_reason()));
 }

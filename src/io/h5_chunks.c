@@ -22,7 +22,7 @@ static int find_filter(hid_t dcpl, H5Z_filter_t wanted) {
     return -1;
 }
 
-// Whether `data` inflates to at most `limit` bytes; damage inside is left for the library to find.
+// Whether `data` inflates, whole and to at most `limit` bytes.
 static bool inflates_within(const void *data, size_t bytes, size_t limit) {
     unsigned char window[WINDOW];
     z_stream z = {.next_in = (Bytef *)data, .avail_in = (uInt)bytes};
@@ -35,7 +35,7 @@ static bool inflates_within(const void *data, size_t bytes, size_t limit) {
         total += WINDOW - z.avail_out;
     }
     inflateEnd(&z);
-    return total <= limit;
+    return status == Z_STREAM_END && total <= limit;
 }
 
 static Err check_one(const H5Check *c, hid_t dataset, hsize_t index, int deflate_at, size_t chunk_bytes) {
@@ -59,8 +59,8 @@ static Err check_one(const H5Check *c, hid_t dataset, hsize_t index, int deflate
     DS_CHECK(H5Dread_chunk(dataset, H5P_DEFAULT, offset, &filters, raw) >= 0, DS_ERR_DATA, "%s: %s cannot be read: %s",
              c->path, c->object, h5_lib_reason());
     DS_CHECK(inflates_within(raw, stored, chunk_bytes + EXTRA), DS_ERR_DATA,
-             "%s: chunk %llu of %s inflates to more than its %zu bytes", c->path, (unsigned long long)index, c->object,
-             chunk_bytes);
+             "%s: chunk %llu of %s is damaged, or inflates to more than its %zu bytes", c->path,
+             (unsigned long long)index, c->object, chunk_bytes);
 done:
     mem_free(raw);
     return err;

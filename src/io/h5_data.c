@@ -45,6 +45,22 @@ static Box next_box(int ndim, const int64_t *shape, H5Runs r, int64_t done) {
     return b;
 }
 
+static H5D_layout_t layout_of(hid_t dataset) {
+    hid_t dcpl = H5Dget_create_plist(dataset);
+    H5D_layout_t layout = dcpl >= 0 ? H5Pget_layout(dcpl) : H5D_LAYOUT_ERROR;
+    if (dcpl >= 0) H5Pclose(dcpl);
+    return layout;
+}
+
+bool h5_is_virtual(const H5File *file, const char *object, DType *dtype) {
+    if (!h5_exists(file, object) || h5_is_group(file, object)) return false;
+    hid_t id = H5Dopen2(file->id, object, H5P_DEFAULT), type = id >= 0 ? H5Dget_type(id) : H5I_INVALID_HID;
+    bool is = type >= 0 && layout_of(id) == H5D_VIRTUAL && h5_lib_dtype(type, dtype);
+    if (type >= 0) H5Tclose(type);
+    if (id >= 0) H5Dclose(id);
+    return is;
+}
+
 static Err open_dataset(const H5File *file, const char *object, hid_t *id, H5Info *info) {
     Err err = DS_OK;
     hsize_t shape[H5S_MAX_RANK];
@@ -54,6 +70,10 @@ static Err open_dataset(const H5File *file, const char *object, hid_t *id, H5Inf
              object);
     *id = H5Dopen2(file->id, object, H5P_DEFAULT);
     DS_CHECK(*id >= 0, DS_ERR_DATA, "%s: cannot open %s: %s", file->path, object, h5_lib_reason());
+    DS_CHECK(layout_of(*id) != H5D_VIRTUAL, DS_ERR_DATA,
+             "%s: %s is a virtual data set, which is read in models of this program only; h5repack -l CONTI FILE NEW "
+             "makes one file of it",
+             file->path, object);
     hid_t space = H5Dget_space(*id), type = H5Dget_type(*id);
     bool known = h5_lib_dtype(type, &info->dtype);
     info->ndim = H5Sget_simple_extent_dims(space, shape, NULL);
@@ -73,7 +93,20 @@ Err h5_info(const H5File *file, const char *object, H5Info *info) {
     hid_t id;
     Err err = open_dataset(file, object, &id, info);
     if (!err) H5Dclose(id);
-    return err;
+    return h5_lib_judge(file, err);
+}
+
+Err h5_offset(const H5File *file, const char *object, int64_t *offset) {
+    Err err = DS_OK;
+    hid_t id;
+    H5Info info;
+    DS_TRY(open_dataset(file, object, &id, &info));
+    haddr_t at = H5Dget_offset(id);
+    H5Dclose(id);
+    DS_CHECK(at != HADDR_UNDEF, DS_ERR_BUG, "%s: %s has no place in the file yet", file->path, object);
+    *offset = (int64_t)at;
+done:
+    return h5_lib_judge(file, err);
 }
 
 // Reads or writes elements in the stored type, box by box. data: [r.count].
@@ -110,13 +143,14 @@ static int64_t integer_at(DType t, const void *x, int64_t i) {
     return ((const uint32_t *)x)[i];
 }
 
-static bool can_convert(DType from, DType to) {
+bool h5_can_convert(DType from, DType to) {
+    if (from == to) return true;
     bool small_float = from == DS_F32 || from == DS_BF16 || from == DS_F16;
     if (to == DS_F32 || to == DS_BF16) return small_float;
     return to == DS_I64 && (from == DS_U8 || from == DS_I32 || from == DS_U32);
 }
 
-static void convert(DType from, const void *in, DType to, void *out, int64_t n) {
+void h5_convert(DType from, const void *in, DType to, void *out, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         if (to == DS_F32) ((float *)out)[i] = float_at(from, in, i);
         else if (to == DS_BF16) ((uint16_t *)out)[i] = f32_to_bf16(float_at(from, in, i));
@@ -131,14 +165,14 @@ static bool read_converted(hid_t id, const H5Info *info, DType as, H5Runs r, cha
     for (int64_t at = 0; ok && at < r.count;) {
         H5Runs part = h5_runs_part(r, cols, at, BLOCK);
         ok = transfer(id, info, false, part, block);
-        if (ok) convert(info->dtype, block, as, out + (size_t)at * dtype_bytes(as), part.count);
+        if (ok) h5_convert(info->dtype, block, as, out + (size_t)at * dtype_bytes(as), part.count);
         at += part.count;
     }
     mem_free(block);
     return ok;
 }
 
-static Err check_range(const H5File *file, const char *object, const H5Info *info, H5Runs r, Err code) {
+Err h5_check_range(const H5File *file, const char *object, const H5Info *info, H5Runs r, Err code) {
     if (h5_runs_ok(r, info->count, h5_runs_cols(info->ndim, info->shape))) return DS_OK;
     return err_set(code, "%s: %s has %lld elements, asked for %lld from %lld on, in runs of %lld (0: one)", file->path,
                    object, (long long)info->count, (long long)r.count, (long long)r.first, (long long)r.run);
@@ -149,14 +183,14 @@ Err h5_read_runs(const H5File *file, const char *object, DType as, H5Runs r, voi
     hid_t id = H5I_INVALID_HID;
     H5Info info;
     DS_TRY(open_dataset(file, object, &id, &info));
-    DS_TRY(check_range(file, object, &info, r, DS_ERR_DATA));
-    DS_CHECK(as == info.dtype || can_convert(info.dtype, as), DS_ERR_DATA, "%s: %s holds %s, expected %s", file->path,
-             object, dtype_name(info.dtype), dtype_name(as));
+    DS_TRY(h5_check_range(file, object, &info, r, DS_ERR_DATA));
+    DS_CHECK(h5_can_convert(info.dtype, as), DS_ERR_DATA, "%s: %s holds %s, expected %s", file->path, object,
+             dtype_name(info.dtype), dtype_name(as));
     bool ok = as == info.dtype ? transfer(id, &info, false, r, out) : read_converted(id, &info, as, r, out);
     DS_CHECK(ok, DS_ERR_DATA, "%s: cannot read %s: %s", file->path, object, h5_lib_reason());
 done:
     if (id >= 0) H5Dclose(id);
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out) {
@@ -194,7 +228,7 @@ static Err create(H5File *file, const char *object, DType dtype, int ndim, const
 done:
     if (space >= 0) H5Sclose(space);
     H5Pclose(dcpl);
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_dataset_create(H5File *file, const char *object, DType dtype, int ndim, const int64_t *shape) {
@@ -209,13 +243,13 @@ Err h5_write_runs(H5File *file, const char *object, H5Runs r, const void *data) 
     hid_t id = H5I_INVALID_HID;
     H5Info info;
     DS_TRY(open_dataset(file, object, &id, &info));
-    DS_TRY(check_range(file, object, &info, r, DS_ERR_BUG));
+    DS_TRY(h5_check_range(file, object, &info, r, DS_ERR_BUG));
     bool ok = transfer(id, &info, true, r, (char *)(uintptr_t)data);
     DS_CHECK(ok, DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
 done:
     if (id >= 0 && H5Dclose(id) < 0 && !err)
         err = err_set(DS_ERR_IO, "%s: cannot write %s: %s", file->path, object, h5_lib_reason());
-    return err;
+    return h5_lib_judge(file, err);
 }
 
 Err h5_write(H5File *file, const char *object, int64_t first, int64_t count, const void *data) {

@@ -23,12 +23,27 @@ typedef struct {
 // ...).
 Err h5_info(const H5File *file, const char *object, H5Info *info);
 
+// Whether `object` is a virtual data set of a type of ours, which is *dtype. h5_info and h5_read refuse those
+// (DS_ERR_DATA): the library would hand out fill values where a source cannot be read. h5_parts.h reads what they stand
+// for.
+bool h5_is_virtual(const H5File *file, const char *object, DType *dtype);
+
+// The byte of the file at which a contiguous data set begins. DS_ERR_BUG: nowhere yet.
+Err h5_offset(const H5File *file, const char *object, int64_t *offset);
+
 // out[count] = elements first .. first + count - 1 of the row-major data set, as `as`: the stored type itself, or
 // between fp32, bf16 and fp16 (to bf16 rounds to nearest even; to fp16 is refused), or uint8/int32/uint32 to int64.
 // DS_ERR_DATA: missing, out of range, another type, cannot be read (a broken checksum).
 Err h5_read(const H5File *file, const char *object, DType as, int64_t first, int64_t count, void *out);
 // The same of a series of runs: out[runs.count].
 Err h5_read_runs(const H5File *file, const char *object, DType as, H5Runs runs, void *out);
+
+// The conversions of h5_read; `from` and `to` may not be equal in h5_convert.
+bool h5_can_convert(DType from, DType to);
+void h5_convert(DType from, const void *in, DType to, void *out, int64_t n);
+
+// `code` with words unless h5_runs_ok.
+Err h5_check_range(const H5File *file, const char *object, const H5Info *info, H5Runs r, Err code);
 
 // Creates a contiguous data set, with its parents; its contents are undefined until written. DS_ERR_IO; DS_ERR_DATA for
 // a shape that overflows.

@@ -6,14 +6,16 @@
 //     actor.shards/00001.h5  /weights/lm_head.weight@7077888  1-D, elements 7077888 ..
 //
 // A piece of a matrix may also be a strip of its columns (h5_runs.h), which its shard holds end to end.
-// Attribute xxh3_128 of each tensor in actor.h5: its rows' hashes.
-// A row is at most H5_ROW_MAX elements of one tensor with their hash, the unit of verification. Rows survive h5repack,
-// since they are attributes of the data set they speak of.
+// A row is at most H5_ROW_MAX elements of one tensor with their hash, the unit of reading and of verification.
+// Attribute xxh3_128 of each tensor in actor.h5 (h5_rows.h) holds them, and where in which shard each lies: there this
+// program reads it, and refuses what has not its hash, so that a shard is of its model or refused. The virtual data
+// sets are for HDF5's tools. Rows survive h5repack, since they are attributes of the data set they speak of.
 #ifndef DS_H5_PARTS_H
 #define DS_H5_PARTS_H
 
 #include "base/hash.h"
 #include "io/h5_data.h"
+#include "io/h5_sums.h"
 
 enum { H5_ROW_MAX = 1 << 22 };
 
@@ -40,9 +42,9 @@ typedef Err (*H5Fetch)(void *context, int piece, int64_t offset, int64_t count, 
 // Fixed size and no pointers, so that a table of rows travels as bytes. Part of the piece that begins at piece_first.
 typedef struct {
     int32_t tensor, shard;
-    H5Runs runs; // of the tensor; run is the piece's, so that a row inside one run is a flat range
-    int64_t piece_first;
-    Xxh128Hex hash; // of the elements as stored (little endian)
+    H5Runs runs;                 // of the tensor; run is the piece's, so that a row inside one run is a flat range
+    int64_t piece_first, offset; // offset: where the row begins in its shard's file
+    Xxh128Hex hash;              // of the elements as stored (little endian)
     char pad[7];
 } H5Row;
 
@@ -87,18 +89,30 @@ Err h5_parts_create(H5File *file, const H5Tensor *tensors, int n_tensors);
 Err h5_parts_put(H5File *file, const H5Tensor *tensors, const H5Piece *piece, H5Rows *rows);
 Err h5_parts_finish(H5File *file, const H5Tensor *tensors, int n_tensors, H5Rows *rows);
 
-// The tensors under `group` ("/weights"), sorted by name, of a file opened by h5_open_checked. Owner: caller, mem_free.
-Err h5_parts_list(const H5File *file, const char *group, H5Tensor **tensors, int *n_tensors);
+// ---- reading ----
 
-// The data set of a tensor is there with its shape (its type is not looked at). DS_ERR_DATA with both shapes.
-Err h5_parts_check_shape(const H5File *file, const H5Tensor *tensor);
+// The tensors of an open file, their rows, and the row read last. The file stays open.
+typedef struct H5Parts H5Parts;
 
-// The other way: puts elements [offset, offset + count) of piece `piece`, count <= H5_ROW_MAX, where they belong.
+// Every tensor is there with its shape (its type is not looked at), and every shard is there and as long as the rows
+// say. DS_ERR_DATA, DS_ERR_IO. `tensors` must live as long. Owner: caller, h5_parts_close (accepts NULL, sets NULL).
+Err h5_parts_open(const H5File *file, const H5Tensor *tensors, int n_tensors, H5Parts **parts);
+void h5_parts_close(H5Parts **parts);
+
+DType h5_parts_stored(const H5Parts *parts, int tensor); // the type in the file
+
+// out[runs.count] = elements of a tensor as `as` (conversions as in h5_read). Whole rows are read, from their shard or
+// from the data set itself, and hashed: DS_ERR_DATA names the file, tensor and range that is not what was written. What
+// others made (no hashes) is read as it is.
+Err h5_parts_get(H5Parts *parts, int tensor, DType as, H5Runs runs, void *out);
+
+// The other way round of H5Fetch: puts elements [offset, offset + count) of piece `piece`, count <= H5_ROW_MAX, where
+// they belong.
 typedef Err (*H5Store)(void *context, int piece, int64_t offset, int64_t count, const void *data);
 
 // Reads this rank's pieces (their `data` is not looked at) as tensors[].dtype (fp32, bf16 converted as h5_read does),
-// in parts of at most H5_ROW_MAX elements. Any pieces, whatever the layout that wrote them. DS_ERR_DATA if a tensor is
-// missing or has another shape.
+// in parts of at most H5_ROW_MAX elements. Any pieces, whatever the layout that wrote them. Errors as h5_parts_open's
+// and h5_parts_get's.
 Err h5_parts_read(const H5File *file, const H5Tensor *tensors, int n_tensors, const H5Piece *pieces, int n_pieces,
                   H5Store store, void *context);
 
@@ -106,5 +120,9 @@ Err h5_parts_read(const H5File *file, const H5Tensor *tensors, int n_tensors, co
 // them), so that `parts` ranks share the work. DS_ERR_DATA names the file, tensor and range that changed, or a tensor
 // without hashes.
 Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts);
+
+// The same up to a time, added to *v (h5_sums.h); tensors without hashes are no error.
+Err h5_parts_verify_until(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts,
+                          H5Verified *v);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -134,4 +135,33 @@ bool h5_runs_tile(int64_t total, int64_t cols, H5Runs *runs, int64_t n, char wor
         strided = strided || h5_runs_strided(runs[i]);
     }
     return strided ? tile_boxes(total, cols, runs, n, words) : tile_plain(total, runs, n, words);
+}
+
+// ---- copying ----
+
+// Where element (row, col) lies in r.
+static int64_t place(H5Runs r, int64_t cols, int64_t row, int64_t col) {
+    if (h5_runs_strided(r)) return (row - r.first / cols) * r.run + col - r.first % cols;
+    return row * cols + col - r.first;
+}
+
+static Tile common(Tile a, Tile b) {
+    Tile t = {.row = ds_max(a.row, b.row), .col = ds_max(a.col, b.col)};
+    t.rows = ds_max(0, ds_min(a.row + a.rows, b.row + b.rows) - t.row);
+    t.cols = ds_max(0, ds_min(a.col + a.cols, b.col + b.cols) - t.col);
+    return t;
+}
+
+int64_t h5_runs_copy(int64_t total, int64_t cols, H5Runs from, const void *src, H5Runs to, void *dst, size_t size) {
+    Tile a[3], b[3];
+    int64_t copied = 0, width = cols && (h5_runs_strided(from) || h5_runs_strided(to)) ? cols : ds_max(total, 1);
+    int n_a = split(from, width, a), n_b = split(to, width, b);
+    for (int i = 0; i < n_a * n_b; i++) {
+        Tile t = common(a[i / n_b], b[i % n_b]);
+        copied += t.rows * t.cols;
+        for (int64_t row = t.row; src && t.cols && row < t.row + t.rows; row++)
+            memcpy((char *)dst + (size_t)place(to, width, row, t.col) * size,
+                   (const char *)src + (size_t)place(from, width, row, t.col) * size, (size_t)t.cols * size);
+    }
+    return copied;
 }

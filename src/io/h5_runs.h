@@ -34,6 +34,10 @@ bool h5_runs_ok(H5Runs r, int64_t total, int64_t cols);
 // a strided r, where one fits into `most`; else what is left of a run. r: h5_runs_ok; 0 <= at < r.count; most >= 1.
 H5Runs h5_runs_part(H5Runs r, int64_t cols, int64_t at, int64_t most);
 
+// Copies the elements that `from` and `to` share, each a series of runs of one tensor (h5_runs_ok) held end to end in
+// `src` and `dst`, elements of `size` bytes. Returns how many there are; src = NULL: only counts.
+int64_t h5_runs_copy(int64_t total, int64_t cols, H5Runs from, const void *src, H5Runs to, void *dst, size_t size);
+
 // Whether runs[0..n) (they are sorted, and may be anything) hold every element exactly once. If not, `words` says what
 // they do: "leave a hole at element 9 of 20". Refuses what takes more than 2^26 steps: a few rows cut into millions.
 bool h5_runs_tile(int64_t total, int64_t cols, H5Runs *runs, int64_t n, char words[H5_RUNS_WORDS]);

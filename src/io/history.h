@@ -1,7 +1,8 @@
 // history.h: what a run did, step by step: history.nc (scalars) and rollouts.nc (every answer of PPO), through PnetCDF.
 // All functions are collective on world unless they say otherwise; the Err they return is the same on all ranks.
 //
-// history.nc (CDF-2; ncdump, ncview, xarray), one record a step:
+// history.nc (CDF-2; ncdump, ncview, xarray), one record a step, and the evaluations before (step 0) and after
+// (the last step once more):
 //     dimension record (unlimited); int stage(record) with flag_values and flag_meanings; int step(record);
 //     double time(record), seconds since 1970-01-01; double <scalar>(record), NaN where a stage has no such scalar.
 // rollouts.nc (CDF-5), one record an answer, ordered by (iteration, sample id):

@@ -16,23 +16,40 @@ char *import_meta_beside(const char *path, const char *name) {
     return out;
 }
 
-// The string chat_template of tokenizer_config.json; NULL if there is no such file or no such string.
-static Err read_config_template(const char *path, char **text) {
+// A JSON object beside the model; *root = NULL if there is no such file. text (may be NULL): the file as it is. Owner:
+// caller, json_decref and mem_free.
+static Err read_json(const char *path, const char *name, json_t **root, char **text) {
     Err err = DS_OK;
-    json_t *root = NULL;
     json_error_t at;
-    char *json = NULL, *config = import_meta_beside(path, "tokenizer_config.json");
+    char *json = NULL, *file = import_meta_beside(path, name);
     size_t bytes = 0;
-    if (!file_exists(config)) goto done;
-    DS_TRY(file_read_all(config, IMPORT_META_MAX, &json, &bytes));
-    root = json_loadb(json, bytes, 0, &at);
-    DS_CHECK(root, DS_ERR_DATA, "%s: line %d: %s", config, at.line, at.text);
-    const char *value = json_string_value(json_object_get(root, "chat_template"));
-    if (value) *text = mem_strdup(value);
+    *root = NULL;
+    if (!file_exists(file)) goto done;
+    DS_TRY(file_read_all(file, IMPORT_META_MAX, &json, &bytes));
+    *root = json_loadb(json, bytes, 0, &at);
+    DS_CHECK(*root, DS_ERR_DATA, "%s: line %d: %s", file, at.line, at.text);
+    DS_CHECK(json_is_object(*root), DS_ERR_DATA, "%s: expected a JSON object", file);
+    if (text) *text = json, json = NULL;
 done:
-    json_decref(root);
     mem_free(json);
-    mem_free(config);
+    mem_free(file);
+    return err;
+}
+
+// chat_template of a JSON file: a string, or a list of named ones, of which the one called default counts.
+static Err read_json_template(const char *path, const char *name, char **text) {
+    json_t *root = NULL, *one;
+    size_t i;
+    Err err = read_json(path, name, &root, NULL);
+    const json_t *value = json_object_get(root, "chat_template");
+    json_array_foreach(value, i, one) {
+        const char *called = json_string_value(json_object_get(one, "name"));
+        if (!called || strcmp(called, "default") != 0) continue;
+        value = json_object_get(one, "template");
+        break;
+    }
+    if (!err && json_is_string(value)) *text = mem_strdup(json_string_value(value));
+    json_decref(root);
     return err;
 }
 
@@ -42,9 +59,11 @@ static Err read_template(const char *path, const Gguf *gguf, char **text) {
         *text = gguf_get_string(gguf, "tokenizer.chat_template");
         return DS_OK;
     }
+    Err err = DS_OK;
     char *jinja = import_meta_beside(path, "chat_template.jinja");
-    Err err =
-        file_exists(jinja) ? file_read_all(jinja, IMPORT_META_MAX, text, &bytes) : read_config_template(path, text);
+    if (file_exists(jinja)) err = file_read_all(jinja, IMPORT_META_MAX, text, &bytes);
+    if (!err && !*text) err = read_json_template(path, "tokenizer_config.json", text);
+    if (!err && !*text) err = read_json_template(path, "chat_template.json", text);
     mem_free(jinja);
     return err;
 }
@@ -176,12 +195,16 @@ static void fill_origin(const char *path, const Gguf *gguf, const Safetensors *s
 
 Err import_meta_read(const char *path, const Gguf *gguf, const Safetensors *st, int64_t vocab, ImportMeta *meta) {
     Err err = DS_OK;
+    json_t *generation = NULL; // kept as text
     *meta = (ImportMeta){0};
     fill_origin(path, gguf, st, meta);
     DS_TRY(read_template(path, gguf, &meta->chat_template));
+    if (!gguf) DS_TRY(read_json(path, "generation_config.json", &generation, &meta->generation));
     if (meta->chat_template) meta->texts[meta->n_texts++] = (ModelPair){"chat_template", meta->chat_template};
+    if (meta->generation) meta->texts[meta->n_texts++] = (ModelPair){"generation_config", meta->generation};
     DS_TRY(read_tokenizer(path, gguf, vocab, meta));
 done:
+    json_decref(generation);
     if (err) import_meta_free(meta);
     return err;
 }
@@ -189,6 +212,7 @@ done:
 void import_meta_free(ImportMeta *meta) {
     mem_free(meta->tokenizer);
     mem_free(meta->chat_template);
+    mem_free(meta->generation);
     origin_clear(&meta->entries);
     *meta = (ImportMeta){0};
 }

@@ -1,4 +1,5 @@
-// import_meta.h: what a model of others brings besides weights: tokenizer, chat template, and where it came from.
+// import_meta.h: what a model of others brings besides weights: tokenizer, chat template,
+// generation_config.json, and where it came from.
 // Not collective (all of it).
 #ifndef DS_IMPORT_META_H
 #define DS_IMPORT_META_H
@@ -16,8 +17,8 @@ typedef struct {
     Origin entries; // what `origin` points into
     ModelPair origin[ORIGIN_MAX];
     int n_origin;
-    char *chat_template; // what `texts` points to
-    ModelPair texts[1];
+    char *chat_template, *generation; // what `texts` points to: Jinja; generation_config.json
+    ModelPair texts[2];
     int n_texts;
 } ImportMeta;
 

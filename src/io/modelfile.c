@@ -6,6 +6,7 @@
 
 #include "arch/weights.h"
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "io/h5_attr.h"
 
 enum { FORMAT_VERSION = 1, MAX_TOKENIZER = 1 << 28 };
@@ -127,13 +128,15 @@ struct ModelFile {
     Arch arch;
     WeightList list;
     H5Tensor *tensors; // [list.n], the order of arch/weights.h
+    H5Parts *parts;
 };
 
 static Err read_arch(const H5File *file, Arch *arch) {
     Err err = DS_OK;
     int64_t version = 0, whole = 0;
     double real = 0;
-    DS_CHECK(h5_is_group(file, "/config"), DS_ERR_DATA, "%s: has no /config, so it is not a model", h5_path(file));
+    DS_CHECK(h5_is_group(file, "/config"), DS_ERR_DATA, "%s: has no /config, so it is not a model%s", h5_path(file),
+             h5_is_group(file, "/samples") ? " but a data set" : "");
     DS_TRY(h5_attr_get_i64(file, "/config", "format_version", &version));
     DS_CHECK(version == FORMAT_VERSION, DS_ERR_DATA, "%s: has format version %lld, this program reads %d",
              h5_path(file), (long long)version, FORMAT_VERSION);
@@ -154,18 +157,18 @@ done:
 // Every weight of the list is there with its shape and a type we compute with.
 static Err match_weights(ModelFile *m) {
     Err err = DS_OK;
-    H5Info info;
     H5Names names = {0};
     int n;
     modelfile_tensors(&m->arch, DS_F32, &m->tensors, &n);
+    for (int i = 0; i < n; i++)
+        DS_CHECK(h5_exists(m->file, m->tensors[i].path), DS_ERR_DATA, "%s: weight %s is missing", h5_path(m->file),
+                 m->tensors[i].path);
+    DS_TRY(h5_parts_open(m->file, m->tensors, n, &m->parts));
     for (int i = 0; i < n; i++) {
-        H5Tensor *t = &m->tensors[i];
-        DS_CHECK(h5_exists(m->file, t->path), DS_ERR_DATA, "%s: weight %s is missing", h5_path(m->file), t->path);
-        DS_TRY(h5_info(m->file, t->path, &info));
-        DS_CHECK(info.dtype == DS_F32 || info.dtype == DS_BF16, DS_ERR_DATA, "%s: %s holds %s, expected fp32 or bf16",
-                 h5_path(m->file), t->path, dtype_name(info.dtype));
-        t->dtype = info.dtype;
-        DS_TRY(h5_parts_check_shape(m->file, t));
+        DType stored = h5_parts_stored(m->parts, i);
+        DS_CHECK(stored == DS_F32 || stored == DS_BF16, DS_ERR_DATA, "%s: %s holds %s, expected fp32 or bf16",
+                 h5_path(m->file), m->tensors[i].path, dtype_name(stored));
+        m->tensors[i].dtype = stored;
     }
     DS_TRY(h5_list(m->file, WEIGHTS, &names));
     for (int64_t i = 0; i < names.n; i++)
@@ -174,12 +177,14 @@ static Err match_weights(ModelFile *m) {
                  names.name[i], arch_family_name((ArchFamily)m->arch.family));
 done:
     h5_names_free(&names);
-    return err;
+    Err trouble = h5_trouble(m->file); // which may be why a weight was not found
+    return trouble ? trouble : err;
 }
 
 Err modelfile_open(const char *path, ModelFile **model) {
     Err err = DS_OK;
     ModelFile *m = *model = MEM_NEW(ModelFile, 1);
+    DS_TRY(filetype_expect(path, FILETYPE_MODEL));
     DS_TRY(h5_open_checked(path, &m->file));
     DS_TRY(read_arch(m->file, &m->arch));
     weights_build(&m->arch, &m->list);
@@ -192,6 +197,7 @@ done:
 void modelfile_close(ModelFile **model) {
     ModelFile *m = *model;
     if (!m) return;
+    h5_parts_close(&m->parts);
     h5_close(&m->file);
     if (m->list.w) weights_free(&m->list);
     mem_free(m->tensors);
@@ -210,7 +216,7 @@ int modelfile_find(const ModelFile *m, const char *name) {
 Err modelfile_read_runs(const ModelFile *m, int i, DType as, int64_t first, int64_t count, int64_t run, void *out) {
     if (as != DS_F32 && as != DS_BF16)
         return err_set(DS_ERR_BUG, "weights are read as fp32 or bf16, not %s", dtype_name(as));
-    return h5_read_runs(m->file, m->tensors[i].path, as, (H5Runs){first, count, run}, out);
+    return h5_parts_get(m->parts, i, as, (H5Runs){first, count, run}, out);
 }
 
 Err modelfile_read(const ModelFile *m, int i, DType as, int64_t first, int64_t count, void *out) {
@@ -221,12 +227,16 @@ Err modelfile_verify(const ModelFile *m, int part, int parts) {
     return h5_parts_verify(m->file, m->tensors, m->list.n, part, parts);
 }
 
+Err modelfile_verify_until(const ModelFile *m, int part, int parts, H5Verified *v) {
+    return h5_parts_verify_until(m->file, m->tensors, m->list.n, part, parts, v);
+}
+
 Err modelfile_tokenizer(const ModelFile *m, char **data, size_t *bytes) {
     Err err = DS_OK;
     H5Info info;
     char *sha = NULL;
     *data = NULL, *bytes = 0;
-    if (!h5_exists(m->file, "/tokenizer")) return DS_OK;
+    if (!h5_exists(m->file, "/tokenizer")) return h5_trouble(m->file);
     DS_TRY(h5_info(m->file, "/tokenizer", &info));
     DS_CHECK(info.dtype == DS_U8 && info.ndim == 1 && info.count <= MAX_TOKENIZER, DS_ERR_DATA,
              "%s: /tokenizer is not a row of at most %d bytes", h5_path(m->file), MAX_TOKENIZER);
@@ -244,7 +254,7 @@ done:
 
 static Err read_pair(const ModelFile *m, const char *group, const char *key, char **value) {
     *value = NULL;
-    return h5_attr_exists(m->file, group, key) ? h5_attr_get_str(m->file, group, key, value) : DS_OK;
+    return h5_attr_exists(m->file, group, key) ? h5_attr_get_str(m->file, group, key, value) : h5_trouble(m->file);
 }
 
 Err modelfile_text(const ModelFile *m, const char *key, char **value) { return read_pair(m, "/texts", key, value); }

@@ -3,7 +3,8 @@
 //     /config     attributes: format_version, every field of Arch
 //     /tokenizer  uint8 [bytes], attribute sha256
 //     /origin     attributes: where it came from
-//     /texts      attributes: chat_template (Jinja, never run); template, the one it was trained with, and its strings
+//     /texts      attributes: chat_template (Jinja, never run), generation_config (JSON): of others, as they came;
+//                 template, the one it was trained with, and its strings
 //     /weights/<Hugging Face name>   fp32 or bf16, [out, in] for linear weights (arch/weights.h), attribute xxh3_128
 //
 // Not collective unless a function says so.
@@ -24,7 +25,7 @@ typedef struct {
     size_t tokenizer_bytes;
     const ModelPair *origin; // [n_origin] provenance: commit, params, parents' hashes
     int n_origin;
-    const ModelPair *texts; // [n_texts] strings kept and shown: chat_template
+    const ModelPair *texts; // [n_texts] strings kept and shown: chat_template, ...
     int n_texts;
 } ModelMeta;
 
@@ -68,6 +69,8 @@ Err modelfile_read_runs(const ModelFile *model, int i, DType as, int64_t first, 
 
 // Checks this part's share of the weights' hashes (part of parts ranks; 0 of 1: all).
 Err modelfile_verify(const ModelFile *model, int part, int parts);
+// The same up to a time, added to *v (h5_parts.h); weights without hashes are no error.
+Err modelfile_verify_until(const ModelFile *model, int part, int parts, H5Verified *v);
 
 // The tokenizer's bytes with a NUL after them, its SHA-256 checked; *data = NULL if the model has none. Owner: caller,
 // mem_free.

@@ -35,13 +35,42 @@ done:
     return err;
 }
 
-// Elements of one of this rank's pieces.
+// The first of n elements that is not finite; n: none. The exponent of such a one is all ones.
+static int64_t find_not_finite(DType dtype, const void *data, int64_t n) {
+    int64_t bad = 0;
+    if (dtype == DS_F32) {
+        const uint32_t *x = data;
+        for (int64_t i = 0; i < n; i++) bad += (x[i] & 0x7f800000u) == 0x7f800000u;
+        for (int64_t i = 0; bad && i < n; i++)
+            if ((x[i] & 0x7f800000u) == 0x7f800000u) return i;
+    } else if (dtype == DS_BF16) {
+        const uint16_t *x = data;
+        for (int64_t i = 0; i < n; i++) bad += (x[i] & 0x7f80u) == 0x7f80u;
+        for (int64_t i = 0; bad && i < n; i++)
+            if ((x[i] & 0x7f80u) == 0x7f80u) return i;
+    }
+    return n;
+}
+
+// Elements of one of this rank's pieces. DS_ERR_NUMERIC: one is NaN or infinite.
 static Err load_part(const ModelSource *m, int index, int64_t at, int64_t n, void *out) {
+    Err err = DS_OK;
     const H5Piece *p = &m->pieces[index];
-    size_t size = dtype_bytes(m->tensors[p->tensor].dtype);
-    if (!p->data) return m->fetch(m->context, index, at, n, out);
-    memcpy(out, (const char *)p->data + (size_t)at * size, (size_t)n * size);
-    return DS_OK;
+    const H5Tensor *t = &m->tensors[p->tensor];
+    const int64_t cols = h5_runs_cols(t->ndim, t->shape);
+    size_t size = dtype_bytes(t->dtype);
+    if (p->data) memcpy(out, (const char *)p->data + (size_t)at * size, (size_t)n * size);
+    else DS_TRY(m->fetch(m->context, index, at, n, out));
+    int64_t k = find_not_finite(t->dtype, out, n);
+    DS_CHECK(k == n, DS_ERR_NUMERIC, "%s: element %lld is not a finite number, so nothing is written", t->path,
+             (long long)h5_runs_part((H5Runs){p->first, p->count, p->run}, cols, at + k, 1).first);
+done:
+    return err;
+}
+
+// The same as an H5Fetch.
+static Err load_own(void *context, int index, int64_t at, int64_t n, void *out) {
+    return load_part(context, index, at, n, out);
 }
 
 // Ranks that share a shard: the first asks for a part, its owner shows it to all; count = 0 ends the shard.
@@ -119,11 +148,21 @@ static Err write_shared(const char *path, int shard, const ModelSource *m, H5Row
     return err ? err : s.err;
 }
 
+// Each rank for itself; every element goes through load_part.
+static Err write_own(const char *path, int shard, const ModelSource *m, H5Rows *rows) {
+    Err err = h5_parts_check_pieces(path, m->tensors, m->n_tensors, m->pieces, m->n_pieces, m->fetch != NULL);
+    if (err) return err;
+    H5Piece *pieces = MEM_NEW(H5Piece, m->n_pieces);
+    for (int i = 0; i < m->n_pieces; i++) pieces[i] = m->pieces[i], pieces[i].data = NULL;
+    err = h5_parts_write_shard(path, shard, m->tensors, m->n_tensors, pieces, m->n_pieces, load_own,
+                               (void *)(uintptr_t)m, rows);
+    mem_free(pieces);
+    return err;
+}
+
 static Err write_shard(const Group *g, const char *path, const ModelSource *m, H5Rows *rows) {
     int shard = group_rank(g);
-    if (!m->sharing)
-        return h5_parts_write_shard(path, shard, m->tensors, m->n_tensors, m->pieces, m->n_pieces, m->fetch, m->context,
-                                    rows);
+    if (!m->sharing) return write_own(path, shard, m, rows);
     coll_bcast(m->sharing, &shard, sizeof shard, 0); // named after the rank that writes it
     return write_shared(path, shard, m, rows);
 }

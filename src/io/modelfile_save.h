@@ -23,7 +23,9 @@ typedef struct {
 // Writes `path` as one file (rank 0 does), or as a master over shards in `<stem>.shards/`. An old file of that
 // name stays until the new one is whole; old shards, and the master over them, are removed first. Memory: one row.
 // *rows (may be NULL): all rows with their hashes, on every rank, with MODEL_FILES_ONE on rank 0 only; owner: caller,
-// h5_rows_free. DS_ERR_IO; DS_ERR_BUG: pieces that do not tile. Collective on g; all ranks return the same code.
+// h5_rows_free. DS_ERR_IO; DS_ERR_NUMERIC: an element is NaN or infinite, with rank, tensor and element; DS_ERR_BUG:
+// pieces that do not tile. Then nothing has the name `path`, but an old file that was to be replaced by one file.
+// Collective on g; all ranks return the same code.
 Err modelfile_save(const Group *g, const char *path, const ModelSource *source, ModelFiles files, H5Rows *rows);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/coll.h"
 #include "model/layer.h"
 #include "model/lora.h"
@@ -57,6 +58,7 @@ void model_destroy(Model *m) {
 }
 
 void model_open(const Model *m, int block, int next) {
+    watchdog_tick();
     if (m->shared) zero_open(m->shared, block, next);
     if (m->lora) lora_open(m, block, next);
     else zero_open(&m->zero, block, next);
@@ -144,8 +146,17 @@ void model_rows_cut(const Model *m, const Acts *a, Dev *own, int64_t width) {
     if (m->part.sequence) m->k->copy(own, own_rows(m, a, width), (size_t)(a->own * width) * dtype_bytes(m->dt));
 }
 
+// Tables of angles and of learned positions end where the model's positions do, and kernels do not know their length.
+static void check_positions(const Arch *r, const Batch *b) {
+    for (int64_t t = 0; t < b->n; t++)
+        if (b->pos[t] < 0 || b->pos[t] >= r->max_positions)
+            err_fatal("a token is at position %d of its sequence, the model has %lld positions", b->pos[t],
+                      (long long)r->max_positions);
+}
+
 static void upload(Acts *a, const Arch *r, const Batch *b) {
     size_t bytes = (size_t)b->n * sizeof(int32_t);
+    check_positions(r, b);
     acts_set_rows(a, b->n);
     a->n_seq = b->n_seq;
     if (a->starts_cap < b->n_seq + 1) {

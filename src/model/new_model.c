@@ -60,6 +60,17 @@ Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const ch
     return err;
 }
 
+int64_t new_model_trained(const Arch *a, const ModelParams *keys) {
+    const AdapterCfg cfg = adapters(keys);
+    WeightList all, frozen = {0}, trained = {0};
+    weights_build(a, &all);
+    if (cfg.rank > 0) adapters_split(&all, &cfg, &frozen, &trained);
+    const int64_t n = weights_whole_count(cfg.rank > 0 ? &trained : &all);
+    if (cfg.rank > 0) weights_free(&frozen), weights_free(&trained);
+    weights_free(&all);
+    return n;
+}
+
 static ZeroKeep keep_of(const ModelParams *keys, bool trained) {
     return (ZeroKeep){.stage = (int)keys->zero_stage,
                       .training = training_of(keys->offload, trained),

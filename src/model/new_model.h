@@ -13,6 +13,9 @@ Err new_model_arch(const Params *p, const ModelParams *keys, int64_t vocab, Arch
 // name) begins the message. Not collective. DS_ERR_PARAMS.
 Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const char *what);
 
+// Weights of it that are trained with `keys`: all, or those that adapters leave. Not collective.
+int64_t new_model_trained(const Arch *a, const ModelParams *keys);
+
 // model_create with the ZeRO stage, adapters and offload of `keys`; frozen models have no adapters. Collective on the
 // tensor group.
 void new_model_create(Model *m, const Kernels *k, const Arch *a, DType dt, const Layout *layout,

@@ -91,12 +91,60 @@ done:
     return err;
 }
 
+Err params_asking(int n_overrides, char **overrides, Params **out) {
+    Params *p = create("defaults");
+    Err err = DS_OK;
+    *out = NULL;
+    for (int i = 0; i < n_overrides; i++) DS_TRY(keytable_override(params_table(), p, p->from, overrides[i], i + 1));
+    *out = p, p = NULL;
+done:
+    params_free(&p);
+    return err;
+}
+
+// Whether a line of an echo belongs to a key of this version. Keeps the section it is in; an indented line goes with
+// the one before.
+static bool is_known(const char *line, char section[32], bool before) {
+    char name[64];
+    if (*line == ' ') return before;
+    if (sscanf(line, "[%31[a-z_]]", section) == 1) {
+        int s = 0;
+        while (s < DS_COUNT(sections) && strcmp(sections[s].name, section) != 0) s++;
+        return s < DS_COUNT(sections);
+    }
+    return sscanf(line, "%63[a-z0-9_] =", name) != 1 || keytable_find(params_table(), section, name) >= 0;
+}
+
+Err params_recall(const char *path, const char *text, size_t bytes, Params **out) {
+    Params *p = create(path);
+    char *known = mem_alloc(bytes + 1), section[32] = "";
+    size_t n = 0;
+    bool keep = true;
+    for (const char *line = text, *next; line < text + bytes; line = next) {
+        const char *end = memchr(line, '\n', (size_t)(text + bytes - line));
+        next = end ? end + 1 : text + bytes;
+        keep = is_known(line, section, keep);
+        if (keep) memcpy(known + n, line, (size_t)(next - line)), n += (size_t)(next - line);
+        else known[n++] = '\n'; // lines keep their numbers
+    }
+    Err err = keytable_parse(params_table(), p, p->from, path, known, n);
+    mem_free(known);
+    if (err) params_free(&p);
+    *out = p;
+    return err;
+}
+
+Err params_read(const char *path, char **text, size_t *bytes) {
+    // The words are file_read_all's.
+    return file_read_all(path, KEYTABLE_MAX_BYTES, text, bytes) ? DS_ERR_PARAMS : DS_OK;
+}
+
 Err params_load(const char *path, int n_overrides, char **overrides, Params **out) {
     char *text = NULL;
     size_t bytes;
     *out = NULL;
-    if (file_read_all(path, KEYTABLE_MAX_BYTES, &text, &bytes)) return DS_ERR_PARAMS; // the words are file_read_all's
-    Err err = params_parse(path, text, bytes, n_overrides, overrides, out);
+    Err err = params_read(path, &text, &bytes);
+    if (!err) err = params_parse(path, text, bytes, n_overrides, overrides, out);
     mem_free(text);
     return err;
 }
@@ -132,7 +180,7 @@ void params_write_template(FILE *f) {
         "# params.in: every key of a params file, with its default, meaning, legal values and unit.\n"
         "#\n"
         "#     mpirun -np N ./dschat params.in [section.key=value ...]      run, or resume\n"
-        "#     ./dschat --check params.in                                   read and validate only\n"
+        "#     ./dschat --check params.in                                   read and validate, look at the files\n"
         "#\n"
         "# Copy this file, take the ';' off the keys to change, and delete the rest as you like. A line that begins "
         "with\n"
@@ -143,19 +191,28 @@ void params_write_template(FILE *f) {
     keytable_write_template(params_table(), intro, f);
 }
 
-void params_echo(const Params *p, FILE *f) {
-    fprintf(f, "# Every key as used; behind it, where its value came from.\n");
-    keytable_echo(params_table(), p, p->from, true, f);
+static void echo(const Params *p, bool with_sources, FILE *f) {
+    if (with_sources) fprintf(f, "# Every key as used; behind it, where its value came from.\n");
+    keytable_echo(params_table(), p, p->from, with_sources, f);
 }
 
-char *params_hash(const Params *p) {
+void params_echo(const Params *p, FILE *f) { echo(p, true, f); }
+
+char *params_text(const Params *p, bool with_sources) {
     char *text = NULL;
     size_t bytes = 0;
     FILE *f = open_memstream(&text, &bytes);
-    if (!f) err_fatal("params_hash: out of memory");
-    keytable_echo(params_table(), p, p->from, false, f);
-    fclose(f);
-    char *hex = mem_strdup(hash_sha256(text, bytes).hex);
+    if (!f) err_fatal("params_text: out of memory");
+    echo(p, with_sources, f);
+    const bool failed = ferror(f);
+    if (fclose(f) || failed || !text) err_fatal("params_text: out of memory");
+    char *copy = mem_strdup(text);
     free(text); // lint: open_memstream's memory
+    return copy;
+}
+
+char *params_hash(const Params *p) {
+    char *text = params_text(p, false), *hex = mem_strdup(hash_sha256(text, strlen(text)).hex);
+    mem_free(text);
     return hex;
 }

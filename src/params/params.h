@@ -47,6 +47,7 @@ typedef enum { LIST_KL_CONTROL(PARAMS_CONSTANT) } KlControl;
 typedef enum { LIST_WHITEN(PARAMS_CONSTANT) } Whiten;
 typedef enum { LIST_REWARD_SOURCE(PARAMS_CONSTANT) } RewardSource;
 typedef enum { LIST_PRESET(PARAMS_CONSTANT) } Preset;
+typedef enum { LIST_VERIFY(PARAMS_CONSTANT) } VerifyForm;
 typedef enum { LIST_FILES(PARAMS_CONSTANT) } CheckpointFiles;
 typedef enum { LIST_GATHER(PARAMS_CONSTANT) } GatherForm;
 typedef enum { LIST_MACHINE(PARAMS_CONSTANT) } MachinePreset;
@@ -70,8 +71,19 @@ typedef struct Params {
 // with file, line, key, what was expected and the closest legal word; *out is NULL then. Owner: caller, params_free.
 Err params_load(const char *path, int n_overrides, char **overrides, Params **out);
 
-// The same from text[bytes], the content of the file `path` (used for messages and the run's name only).
+// The file's text, for params_parse. DS_ERR_PARAMS. Owner: caller, mem_free.
+Err params_read(const char *path, char **text, size_t *bytes);
+
+// params_load from text[bytes], the content of the file `path` (used for messages and the run's name only).
 Err params_parse(const char *path, const char *text, size_t bytes, int n_overrides, char **overrides, Params **out);
+
+// For programs that ask a model of a file: overrides[n] on the defaults. Each key is checked by itself; what joins keys
+// of a job (the lengths of answers and a new model's positions, data sets of stages ...) is not: the model has its own.
+// As params_load.
+Err params_asking(int n_overrides, char **overrides, Params **out);
+// What params_echo wrote, the values as they stand there: nothing is filled in or checked beside each other. Keys that
+// only another version has are passed over; text[bytes] has a NUL after it. Owner: caller, params_free.
+Err params_recall(const char *path, const char *text, size_t bytes, Params **out);
 
 // Accepts NULL, sets *p to NULL.
 void params_free(Params **p);
@@ -91,6 +103,9 @@ void params_list_preset(const Params *p, void (*say)(const char *line, void *use
 void params_print_keys(FILE *f);            // for --keys
 void params_write_template(FILE *f);        // inputs/params.in: every key with default, unit and meaning
 void params_echo(const Params *p, FILE *f); // every key as used and where it came from; params_load reads it
+
+// The same as one string; without sources the keys and values only. Owner: caller, mem_free.
+char *params_text(const Params *p, bool with_sources);
 
 // SHA-256 (64 hexadecimal digits) of the keys as used, without comments: equal for equal runs wherever the values came
 // from. Owner: caller, mem_free.

@@ -191,6 +191,9 @@ static void print_models(const Params *p, const PlanModels *m, FILE *out) {
         mem_free(kept);
     }
     if (!m->data_known) fprintf(out, "  data       not there: samples of max_prompt + max_answer tokens are assumed\n");
+    if (m->vocab_assumed)
+        fprintf(out, "  tokens     no data set tells how many: a vocabulary of %lld is assumed\n",
+                (long long)m->model[ROLE_ACTOR].arch.vocab);
 }
 
 static void print_row(FILE *out, const char *name, const int64_t bytes[MEM_TAGS], int64_t total) {

@@ -9,32 +9,56 @@
 #include "model/load.h"
 #include "model/new_model.h"
 
-// What the data sets tell, if they are there: lengths, and the tokenizer's size (0: unknown).
-static Err read_data(const Params *p, PlanModels *m, int64_t *vocab) {
-    static const DataKind kinds[] = {DATA_SFT, DATA_RM, DATA_PTX};
+enum { ASSUMED_VOCAB = 32000, SETS = 3 }; // LLaMA's; sft, rm, ptx
+
+static const DataKind kinds[SETS] = {DATA_SFT, DATA_RM, DATA_PTX};
+
+// What the data sets tell, if they are there: lengths, and the tokenizer's size (0: unknown). They stay open.
+static Err read_data(const Params *p, PlanModels *m, Dataset *d[SETS], int64_t *vocab) {
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ptx_file};
     double *const mean[] = {&m->sft_tokens, &m->rm_tokens, NULL};
     Err err = DS_OK;
-    Dataset *d = NULL;
     Tokenizer *tok = NULL;
     m->sft_tokens = (double)(p->generate.max_prompt + p->generate.max_answer);
     m->rm_tokens = 2 * m->sft_tokens;
-    for (int i = 0; i < DS_COUNT(kinds); i++) {
+    for (int i = 0; i < SETS; i++) {
+        m->longest[i] = (kinds[i] == DATA_RM ? 2 : 1) * (p->generate.max_prompt + p->generate.max_answer);
         if (!file_exists(files[i])) continue;
-        DS_TRY(dataset_open(files[i], &d));
+        DS_TRY(dataset_open(files[i], &d[i]));
         m->data_known = true;
-        m->longest[i] = dataset_longest(d, kinds[i]);
-        if (mean[i] && dataset_count(d, kinds[i], false) > 0) *mean[i] = dataset_mean(d, kinds[i]);
-        if (!*vocab) {
-            DS_TRY(dataset_tokenizer(d, &tok));
-            if (tok) *vocab = tok_vocab_size(tok);
-        }
+        m->longest[i] = dataset_longest(d[i], kinds[i]);
+        if (mean[i] && dataset_count(d[i], kinds[i], false) > 0) *mean[i] = dataset_mean(d[i], kinds[i]);
+        if (*vocab) continue;
+        DS_TRY(dataset_tokenizer(d[i], &tok));
+        if (tok) *vocab = tok_vocab_size(tok);
         tok_free(&tok);
-        dataset_close(&d);
     }
 done:
     tok_free(&tok);
-    dataset_close(&d);
+    return err;
+}
+
+// Every model has a position for each token of what it reads.
+static Err check_lengths(const Params *p, const PlanModels *m, Dataset *const d[SETS]) {
+    static const PlanRole readers[SETS] = {ROLE_ACTOR, ROLE_REWARD, ROLE_ACTOR};
+    const bool reads[SETS] = {p->job.stages >> STAGE_SFT & 1, p->job.stages >> STAGE_RM & 1,
+                              (p->job.stages >> STAGE_PPO & 1) && p->ppo.ptx_coef > 0};
+    const int64_t answer = p->generate.max_prompt + p->generate.max_answer;
+    Err err = DS_OK;
+    char *words = NULL;
+    for (int i = 0; i < SETS; i++) {
+        const PlanModel *x = &m->model[readers[i]];
+        if (!reads[i] || !d[i]) continue;
+        mem_free(words);
+        words = mem_printf("the %s (%s)", x->name, x->source);
+        DS_TRY(dataset_check_positions(d[i], kinds[i], x->arch.max_positions, words));
+    }
+    for (int r = 0; r < ROLES && p->job.stages >> STAGE_PPO & 1; r++)
+        DS_CHECK(m->model[r].arch.max_positions >= answer, DS_ERR_PARAMS,
+                 "[generate] max_prompt + max_answer = %lld tokens, but the %s has %lld positions; give smaller ones",
+                 (long long)answer, m->model[r].name, (long long)m->model[r].arch.max_positions);
+done:
+    mem_free(words);
     return err;
 }
 
@@ -57,10 +81,8 @@ static Err find_model(const Params *p, PlanModels *m, PlanRole role, PlanRole fr
     } else {
         DS_CHECK(!path[0], DS_ERR_PARAMS, "[actor] model = %s is not there; [actor] arch = NAME tells a plan its shape",
                  path);
-        DS_CHECK(
-            vocab > 0, DS_ERR_PARAMS,
-            "the plan needs the number of tokens: [actor] arch = NAME, or a data set with a tokenizer in [data] file");
-        DS_TRY(new_model_arch(p, x->keys, vocab, head, &x->arch));
+        m->vocab_assumed = !vocab;
+        DS_TRY(new_model_arch(p, x->keys, vocab ? vocab : ASSUMED_VOCAB, head, &x->arch));
         x->source = mem_strdup("[actor] arch_*");
     }
 done:
@@ -70,15 +92,18 @@ done:
 
 Err plan_models_find(const Params *p, PlanModels *m) {
     Err err = DS_OK;
+    Dataset *data[SETS] = {0};
     int64_t vocab = 0;
     *m = (PlanModels){.model = {{.name = "actor"}, {.name = "critic"}, {.name = "reference"}, {.name = "reward"}}};
     plan_models_keys(m, p);
-    DS_TRY(read_data(p, m, &vocab));
+    DS_TRY(read_data(p, m, data, &vocab));
     DS_TRY(find_model(p, m, ROLE_ACTOR, ROLE_ACTOR, ARCH_HEAD_LM, vocab));
     DS_TRY(find_model(p, m, ROLE_REFERENCE, ROLE_ACTOR, ARCH_HEAD_LM, vocab));
     DS_TRY(find_model(p, m, ROLE_REWARD, ROLE_ACTOR, ARCH_HEAD_SCALAR, vocab));
     DS_TRY(find_model(p, m, ROLE_CRITIC, ROLE_REWARD, ARCH_HEAD_SCALAR, vocab));
+    DS_TRY(check_lengths(p, m, data));
 done:
+    for (int i = 0; i < SETS; i++) dataset_close(&data[i]);
     if (err) plan_models_free(m);
     return err;
 }

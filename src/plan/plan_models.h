@@ -20,7 +20,7 @@ typedef struct {
     // of the data sets, where they are there; else what the params allow
     int64_t longest[3];           // tokens of the longest sft sample, rm pair, ptx text
     double sft_tokens, rm_tokens; // of a sample, a pair in the mean
-    bool data_known;
+    bool data_known, vocab_assumed;
 } PlanModels;
 
 // DS_ERR_PARAMS, DS_ERR_DATA, DS_ERR_IO. Owner: caller, plan_models_free.

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "comm/agree.h"
+#include "io/h5_inspect.h"
 
 // The rows of a record, 1 or 2.
 static int rows_of(const Feed *f, int64_t record, int64_t row[2]) {
@@ -23,6 +25,8 @@ Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tok
                 .rank = group_rank(run->layout.data),
                 .micro_tokens = micro_tokens,
                 .all_tokens = all_tokens};
+    err = h5_inspect_for_all(run->world, path);
+    if (err) return err;
     DS_TRY(dataset_open(path, &f->data));
     f->n_train = dataset_count(f->data, kind, false);
     f->n_eval = dataset_count(f->data, kind, true);
@@ -33,7 +37,7 @@ Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tok
     loader_create(&f->train, run->p, kind, f->n_train);
 done:
     tok_free(&tok);
-    return err;
+    return agree_err(run->world, err);
 }
 
 void feed_close(Feed *f) {

@@ -1,5 +1,5 @@
-// feed.h: data sets to micro-batches: which records a step takes, which of them this rank gets, packed. Not collective:
-// all ranks compute the same deal from the data set's index and read the tokens they need.
+// feed.h: data sets to micro-batches: which records a step takes, which of them this rank gets, packed. Not collective
+// but for feed_open: all ranks compute the same deal from the data set's index and read the tokens they need.
 #ifndef DS_FEED_H
 #define DS_FEED_H
 
@@ -25,7 +25,7 @@ typedef struct {
 } Feed;
 
 // Opens `path` for records of `kind`. DS_ERR_DATA if there are none to train on, or the tokenizer is not the run's.
-// Owner: caller, feed_close.
+// Collective on the run's world; all ranks return the same code. Owner: caller, feed_close.
 Err feed_open(const Run *run, const char *path, DataKind kind, int64_t micro_tokens, bool all_tokens, Feed *f);
 void feed_close(Feed *f); // accepts a zero one
 

@@ -98,16 +98,10 @@ static RoleSpec frozen(const char *name, const ModelParams *keys, const char *pa
 static Err open_models(Run *run, Ppo *s) {
     Err err = DS_OK;
     const Params *p = run->p;
-    static const char *const after_sft[] = {"sft"}, *const after_rm[] = {"rm"};
-    // The actor of PPO is what SFT made of [actor] model, where this run had that stage.
-    ModelParams own = p->actor.common;
-    char empty[] = "";
-    own.model = empty;
-    char *actor = role_source(run, &own, after_sft, 1, p->actor.common.model);
-    char *reference = role_source(run, &p->reference.common, NULL, 0, actor);
-    own.model = empty;
-    char *reward = role_source(run, &own, after_rm, 1, p->reward.common.model);
-    char *critic = role_source(run, &p->critic.common, NULL, 0, reward ? reward : actor);
+    char *actor = role_path(p, run->products, STAGE_PPO, MODEL_ACTOR);
+    char *critic = role_path(p, run->products, STAGE_PPO, MODEL_CRITIC);
+    char *reference = role_path(p, run->products, STAGE_PPO, MODEL_REFERENCE);
+    char *reward = role_path(p, run->products, STAGE_PPO, MODEL_REWARD);
     const TrainParams *t = &p->ppo.train;
     const RoleSpec actor_spec =
         trained("actor", &p->actor.common, actor, ARCH_HEAD_LM, role_optim(t, t->lr, p->actor.common.lora_lr, 1),

@@ -34,6 +34,8 @@ typedef struct {
     PpoActorStats actor;
     PpoCriticStats critic;
     double first_ratio; // largest |ratio - 1| of the first minibatch
+    // Each step's loss is a mean over its own texts; these are sums over the iteration: their ratio, what is reported,
+    // weights every token alike, not every step.
     double ptx_loss, ptx_tokens;
     double actor_norm, critic_norm, lr, critic_lr; // norms: mean over minibatches; rates: of the last one
     int64_t updates, skipped, tokens;

@@ -35,7 +35,8 @@
     X(R_EXPLAINED, "explained_variance", "1", "ppo: 1 - var(return - value) / var(return)")                            \
     X(R_CRITIC_LR, "critic_lr", "1", "ppo: learning rate of the critic")                                               \
     X(R_CRITIC_GRAD_NORM, "critic_grad_norm", "1", "ppo: global gradient norm of the critic")                          \
-    X(R_PTX_LOSS, "ptx_loss", "1", "ppo: negative log-likelihood of pretraining tokens, nats")                         \
+    X(R_PTX_LOSS, "ptx_loss", "1",                                                                                     \
+      "ppo: mean negative log-likelihood of all pretraining tokens of the iteration, nats")                            \
     X(R_ANSWER_LENGTH, "answer_length", "1", "ppo: mean tokens of an answer")                                          \
     X(R_TRUNCATED, "truncated", "1", "ppo: share of answers cut at max_answer")                                        \
     X(R_GENERATE_SECONDS, "generate_seconds", "s", "ppo: time of generation")                                          \

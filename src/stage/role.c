@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "gen/hybrid.h"
+#include "io/h5_inspect.h"
 #include "model/load.h"
 #include "model/new_model.h"
 
@@ -21,14 +22,35 @@ DType role_dtype(DType wished) {
     return DS_F32;
 }
 
-char *role_source(const Run *run, const ModelParams *keys, const char *const *names, int n, const char *fallback) {
-    if (keys->model[0]) return mem_strdup(keys->model);
-    for (int i = 0; i < n; i++) {
-        char *path = stage_model_path(run, names[i]);
-        if (file_exists(path)) return path;
-        mem_free(path);
+static char *given(const ModelParams *keys) { return keys->model[0] ? mem_strdup(keys->model) : NULL; }
+
+static char *made_by(const Params *p, int products, StageKind kind) {
+    return products >> kind & 1 ? stage_product_path(p, kind) : NULL;
+}
+
+// The reward model is trained by rm, from what sft made; in ppo it is rm's.
+static char *reward_path(const Params *p, int products, StageKind stage) {
+    char *path = stage == STAGE_RM ? given(&p->reward.common) : made_by(p, products, STAGE_RM);
+    if (!path && stage == STAGE_RM) path = made_by(p, products, STAGE_SFT);
+    return path ? path : given(stage == STAGE_RM ? &p->actor.common : &p->reward.common);
+}
+
+char *role_path(const Params *p, int products, StageKind stage, JobModel model) {
+    char *path = NULL;
+    switch (model) {
+    case MODEL_ACTOR: // of ppo: what sft made of [actor] model, where this run had that stage
+        if (stage == STAGE_PPO) path = made_by(p, products, STAGE_SFT);
+        return path ? path : given(&p->actor.common);
+    case MODEL_REFERENCE:
+        path = given(&p->reference.common);
+        return path ? path : role_path(p, products, stage, MODEL_ACTOR);
+    case MODEL_CRITIC:
+        path = given(&p->critic.common);
+        if (!path) path = role_path(p, products, stage, MODEL_REWARD);
+        return path ? path : role_path(p, products, stage, MODEL_ACTOR);
+    case MODEL_REWARD: break;
     }
-    return fallback && fallback[0] ? mem_strdup(fallback) : NULL;
+    return reward_path(p, products, stage);
 }
 
 OptimCfg role_optim(const TrainParams *t, double lr, double adapter_lr, int64_t total_steps) {
@@ -47,18 +69,18 @@ OptimCfg role_optim(const TrainParams *t, double lr, double adapter_lr, int64_t 
                                 .power = t->power}};
 }
 
-static Err check_tokenizer(const Run *run, const ModelFile *file, const Arch *a, const char *path) {
+Err role_check_tokenizer(const Tokenizer *data, const ModelFile *file, const Arch *a, const char *path) {
     Err err = DS_OK;
     Tokenizer *tok = NULL;
-    if (!run->tok) goto done;
-    DS_CHECK(tok_vocab_size(run->tok) <= a->vocab, DS_ERR_DATA, "%s: has %lld tokens, the data set's tokenizer %lld",
-             path, (long long)a->vocab, (long long)tok_vocab_size(run->tok));
+    if (!data) goto done;
+    DS_CHECK(tok_vocab_size(data) <= a->vocab, DS_ERR_DATA, "%s: has %lld tokens, the data set's tokenizer %lld", path,
+             (long long)a->vocab, (long long)tok_vocab_size(data));
     DS_TRY(load_tokenizer(file, path, &tok));
     if (!tok) goto done;
     DS_CHECK(
-        !strcmp(tok_hash(tok), tok_hash(run->tok)), DS_ERR_DATA,
+        !strcmp(tok_hash(tok), tok_hash(data)), DS_ERR_DATA,
         "%s: its tokenizer (%.12s...) is not the data set's (%.12s...); build the data with this model's tokenizer",
-        path, tok_hash(tok), tok_hash(run->tok));
+        path, tok_hash(tok), tok_hash(data));
 done:
     tok_free(&tok);
     return err;
@@ -71,10 +93,13 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     ModelFile *file = NULL;
     Arch arch;
     *role = (Role){0};
+    DS_TRY(h5_inspect_for_all(run->world, spec->path));
     if (spec->path) {
+        watchdog_enter(WATCH_FILE, "opening a model", spec->path);
         err = modelfile_open(spec->path, &file);
         if (!err) err = load_arch(file, spec->path, spec->head, &arch);
-        if (!err) err = check_tokenizer(run, file, &arch, spec->path);
+        if (!err) err = role_check_tokenizer(run->tok, file, &arch, spec->path);
+        watchdog_leave();
     } else {
         err = run->tok ? new_model_arch(run->p, spec->keys, tok_vocab_size(run->tok), spec->head, &arch)
                        : err_set(DS_ERR_PARAMS,

@@ -2,7 +2,10 @@
 #ifndef DS_ROLE_H
 #define DS_ROLE_H
 
+#include "io/modelfile.h"
 #include "stage/stage.h"
+
+typedef enum { MODEL_ACTOR, MODEL_CRITIC, MODEL_REFERENCE, MODEL_REWARD } JobModel;
 
 typedef struct {
     Model model;
@@ -26,10 +29,14 @@ typedef struct {
 Err role_open(Run *run, const RoleSpec *spec, Role *role);
 void role_close(Role *role); // accepts a zero one
 
-// Which file a role begins with, NULL if there is none: its own `model`, else the first of `models/<name>.h5` of this
-// run for names[n] that exists, else fallback (may be NULL or ""). Owner: caller, mem_free. Not collective (each rank
-// looks; job.c wrote them).
-char *role_source(const Run *run, const ModelParams *keys, const char *const *names, int n, const char *fallback);
+// Which file a model of a stage begins with: what an earlier stage of this run made of it (products: bits of
+// StageKind), or what params name. NULL: none, so that it begins with random weights (sft, rm), or cannot (ppo). Owner:
+// caller, mem_free. Not collective.
+char *role_path(const Params *p, int products, StageKind stage, JobModel model);
+
+// DS_ERR_DATA where the model of `path` has fewer tokens than `tok` (NULL: not known), or another tokenizer. Not
+// collective.
+Err role_check_tokenizer(const Tokenizer *tok, const ModelFile *file, const Arch *arch, const char *path);
 
 // The optimizer keys of a stage as the optimizer wants them. Not collective.
 OptimCfg role_optim(const TrainParams *train, double lr, double adapter_lr, int64_t total_steps);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "stage/finite.h"
@@ -28,6 +29,11 @@ void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum) {
 
 char *stage_model_path(const Run *run, const char *name) {
     return mem_printf("%s/models/%s.h5", run->p->job.out, name);
+}
+
+char *stage_product_path(const Params *p, StageKind kind) {
+    static const char *const names[STAGE_KINDS] = {"sft", "rm", "actor"};
+    return mem_printf("%s/models/%s.h5", p->job.out, names[kind]);
 }
 
 Err stage_mark(Run *run, const Stage *stage) {
@@ -56,7 +62,6 @@ typedef struct {
     void *self;
     int64_t step, steps, bad;
     double step_seconds, rate; // smoothed
-    char note[64];
 } Loop;
 
 static double peak_memory(const Run *run) {
@@ -69,6 +74,7 @@ static double peak_memory(const Run *run) {
 
 static Err save_now(Loop *l) {
     Err err = DS_OK;
+    const double began = clock_now();
     Kv *kv = kv_create();
     kv_put_i64(kv, "loop.step", l->step);
     kv_put_i64(kv, "loop.bad", l->bad);
@@ -81,6 +87,7 @@ static Err save_now(Loop *l) {
     kv_put_i64(kv, "history.records", history_records(l->run->history));
     DS_TRY(save_checkpoint(l->run, l->stage->name, l->step, models, n, kv));
     l->run->last_checkpoint = clock_now();
+    summary_put(l->run->summary, "checkpoint.seconds", clock_now() - began);
     l->run->checkpointed = true;
 done:
     kv_destroy(&kv);
@@ -114,11 +121,11 @@ static Err one_step(Loop *l) {
     Err err = DS_OK;
     StepInfo info = {0};
     record_clear(&info.record);
-    snprintf(l->note, sizeof l->note, "%s step %lld", l->stage->name, (long long)l->step + 1);
-    coll_set_note(l->note);
+    watchdog_step(l->stage->name, l->step + 1);
     double start = clock_now();
     DS_TRY(l->stage->step(l->run, l->self, l->step, &info));
     l->step++;
+    l->run->steps_made++;
     l->bad = info.skipped ? l->bad + 1 : 0;
     bool due = l->train->eval_every > 0 && l->step % l->train->eval_every == 0 && l->step < l->steps;
     if (due) DS_TRY(l->stage->eval(l->run, l->self, l->step, false, &info.record));
@@ -153,17 +160,31 @@ static bool checkpoint_due(const Loop *l) {
     return due;
 }
 
+// With a checkpoint, and how far this start came: one that gets nowhere is not to be started again and again.
+static Err stop_here(Loop *l, StopWish wish, const char *why) {
+    Err err = DS_OK;
+    const bool speaks = group_rank(l->run->world) == 0;
+    const int64_t made = l->run->steps_made;
+    runlock_leaving(l->run->lock);
+    DS_TRY(save_now(l));
+    if (speaks) err = summary_write(l->run->summary);
+    if (!err && speaks && wish == STOP_FOR_GOOD) err = stop_fulfilled();
+    DS_TRY(agree_root(l->run->world, err));
+    log_info(
+        "%s: stopped by %s after step %lld of %lld (this start made %lld), with a checkpoint; start again to go on",
+        l->stage->name, why, (long long)l->step, (long long)l->steps, (long long)made);
+    DS_TRY(stop_without_step(wish, why, made, clock_now() - l->run->started));
+    err = wish == STOP_FOR_GOOD ? DS_STOP_FINAL : DS_STOP_REQUEUE;
+done:
+    return err;
+}
+
 static Err all_steps(Loop *l) {
     Err err = DS_OK;
     while (l->step < l->steps) {
         const char *why;
         StopWish wish = stop_ask(l->run->world, 1.5 * l->step_seconds, &why);
-        if (wish == STOP_EARLY) {
-            DS_TRY(save_now(l));
-            log_info("%s: stopped by %s after step %lld of %lld, with a checkpoint; start again to go on",
-                     l->stage->name, why, (long long)l->step, (long long)l->steps);
-            return DS_STOP_REQUEUE;
-        }
+        if (wish == STOP_EARLY || wish == STOP_FOR_GOOD) return stop_here(l, wish, why);
         if (wish == STOP_CHECKPOINT) DS_TRY(save_now(l));
         DS_TRY(one_step(l));
         if (checkpoint_due(l)) DS_TRY(save_now(l));
@@ -172,16 +193,25 @@ done:
     return err;
 }
 
+// The evaluation before is the record of step 0.
+static Err begin(Loop *l) {
+    Record first;
+    record_clear(&first);
+    Err err = l->stage->begin(l->run, l->self, &first);
+    if (!err) history_put(l->run->history, l->stage->name, 0, clock_unix(), first.v);
+    return err;
+}
+
 Err stage_run(Run *run, const Stage *stage, const char *resume) {
     Err err = DS_OK;
     Loop l = {.run = run, .stage = stage, .train = train_params(run, stage)};
     StageModel models[STAGE_MODELS];
-    coll_set_note(stage->name);
+    watchdog_step(stage->name, 0);
     log_info("%s: %s", stage->name, stage->title);
     DS_TRY(stage->setup(run, &l.self));
     l.steps = stage->steps(l.self);
     if (resume) DS_TRY(load_from(&l, resume));
-    else DS_TRY(stage->begin(run, l.self));
+    else DS_TRY(begin(&l));
     DS_TRY(all_steps(&l));
     Record last;
     record_clear(&last);
@@ -189,9 +219,10 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     history_put(run->history, stage->name, l.step, clock_unix(), last.v);
     DS_TRY(finite_end(run, stage->name, l.steps, models, stage->models(l.self, models)));
     DS_TRY(stage->finish(run, l.self));
+    run->products |= 1 << stage->kind;
     DS_TRY(history_sync(run->history));
 done:
-    coll_set_note("between stages"); // the note lives in this frame
+    watchdog_step("", 0);
     stage->destroy(&l.self);
     return err;
 }

@@ -7,6 +7,7 @@
 #include "io/history.h"
 #include "io/kv.h"
 #include "io/origin.h"
+#include "io/runlock.h"
 #include "io/summary.h"
 #include "model/model.h"
 #include "optim/optim.h"
@@ -24,12 +25,15 @@ typedef struct {
     const Origin *origin;
     Tokenizer *tok;    // of the data set, which every model must share; NULL: none
     ChatText template; // of the data set, noted in every model
+    int products;      // bits of StageKind: that stage's product is there, as rank 0 saw it, or was made since
+    Runlock *lock;     // rank 0: of the run's folder
     Summary *summary;
     History *history;
     Rollouts *rollouts;
     double started;         // clock_now() of the job
     double last_checkpoint; // clock_now()
     bool checkpointed;      // this start has written one
+    int64_t steps_made;     // by this start, in all stages
 } Run;
 
 // What a step reports.
@@ -61,8 +65,8 @@ typedef struct {
     int64_t (*steps)(const void *self); // in all. Not collective
     // Fills list[STAGE_MODELS], returns how many. Not collective.
     int (*models)(void *self, StageModel *list);
-    // A new stage (not a resumed one) begins: evaluation before.
-    Err (*begin)(Run *run, void *self);
+    // A new stage (not a resumed one) begins: evaluation before; fills its rows of the record.
+    Err (*begin)(Run *run, void *self, Record *record);
     // Step number `step`, from 0.
     Err (*step)(Run *run, void *self, int64_t step, StepInfo *info);
     // Evaluation after `step` steps; fills its rows of the record. last: the stage is over.
@@ -86,7 +90,8 @@ Err stage_mark(Run *run, const Stage *stage);
 // lanes. Collective on run->world.
 void stage_lane_sum(const Run *run, const double *x, int64_t n, double *sum);
 
-// <out>/models/<name>.h5. Owner: caller, mem_free. Not collective.
+// <out>/models/<name>.h5; the same for the model that marks a stage as done. Owner: caller, mem_free. Not collective.
 char *stage_model_path(const Run *run, const char *name);
+char *stage_product_path(const Params *p, StageKind kind);
 
 #endif

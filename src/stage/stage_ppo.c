@@ -112,11 +112,13 @@ done:
     return err;
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Err err = DS_OK;
     Ppo *s = self;
     Means m;
     DS_TRY(evaluate(run, s, FINITE_BEFORE, &m));
+    record->v[R_EVAL_REWARD] = m.reward;
+    record->v[R_EVAL_TRUE_SCORE] = m.truth;
     say(s, "before", &m);
     summary_put(run->summary, "ppo.reward_before", m.reward);
     summary_put(run->summary, "ppo.true_score_before", m.truth);

@@ -44,13 +44,12 @@ static void destroy(void **self) {
 static Err setup(Run *run, void **self) {
     Err err = DS_OK;
     const TrainParams *t = &run->p->rm.train;
-    static const char *const before[] = {"sft"};
     Rm *s = MEM_NEW(Rm, 1);
     *self = s;
     s->cfg = (PairLossCfg){
         .form = (PairForm)run->p->rm.loss, .margin = run->p->rm.margin, .center_coef = run->p->rm.center_coef};
-    char *path = role_source(run, &run->p->reward.common, before, 1, run->p->actor.common.model);
-    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed)));
+    char *path = role_path(run->p, run->products, STAGE_RM, MODEL_REWARD);
+    DS_TRY(feed_open(run, run->p->data.rm_file, DATA_RM, t->micro_tokens, false, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
     RoleSpec spec = {.name = "reward",
                      .keys = &run->p->reward.common,
@@ -126,10 +125,11 @@ static void say(const char *when, const PairStats *x) {
              100 * x->right / x->pairs, 100 * low, 100 * high, x->pairs, x->chosen / x->pairs, x->rejected / x->pairs);
 }
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Rm *s = self;
     Err err = DS_OK;
     DS_TRY(evaluate(run, s, &s->first));
+    record->v[R_EVAL_ACCURACY] = s->first.right / s->first.pairs;
     say("before", &s->first);
     DS_TRY(finite_evaluation("rm", FINITE_BEFORE, is_finite(&s->first), odd_score));
 done:

@@ -54,14 +54,14 @@ static Err setup(Run *run, void **self) {
     Err err = DS_OK;
     const TrainParams *t = &run->p->sft.train;
     Sft *s = MEM_NEW(Sft, 1);
+    char *path = role_path(run->p, run->products, STAGE_SFT, MODEL_ACTOR);
     *self = s;
-    DS_TRY(agree_err(run->world, feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens,
-                                           run->p->sft.loss_on == LOSS_ON_ALL, &s->feed)));
+    DS_TRY(
+        feed_open(run, run->p->data.sft_file, DATA_SFT, t->micro_tokens, run->p->sft.loss_on == LOSS_ON_ALL, &s->feed));
     s->steps = feed_steps(&s->feed, t->global_batch, t->epochs, t->max_steps);
-    const char *model = run->p->actor.common.model;
     RoleSpec spec = {.name = "actor",
                      .keys = &run->p->actor.common,
-                     .path = model[0] ? model : NULL,
+                     .path = path,
                      .head = ARCH_HEAD_LM,
                      .trained = true,
                      .optim = role_optim(t, t->lr, run->p->actor.common.lora_lr, s->steps),
@@ -73,6 +73,7 @@ static Err setup(Run *run, void **self) {
     log_info("  data      %s: %lld samples, %lld held out; %lld steps of %lld", run->p->data.sft_file,
              (long long)s->feed.n_train, (long long)s->feed.n_eval, (long long)s->steps, (long long)t->global_batch);
 done:
+    mem_free(path);
     return err;
 }
 
@@ -123,10 +124,11 @@ done:
 
 static const char odd_loss[] = "the loss of held-out samples is not finite";
 
-static Err begin(Run *run, void *self) {
+static Err begin(Run *run, void *self, Record *record) {
     Sft *s = self;
     Err err = DS_OK;
     DS_TRY(evaluate(run, s, &s->nll_first));
+    record->v[R_EVAL_NLL] = s->nll_first;
     if (s->feed.n_eval == 0) goto done;
     DS_TRY(finite_evaluation("sft", FINITE_BEFORE, isfinite(s->nll_first), odd_loss));
     log_info("  before    perplexity %.3f on held-out samples", exp(s->nll_first));

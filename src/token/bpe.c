@@ -85,7 +85,8 @@ static void encode_word(Encoder *e, const char *s, int64_t n) {
         else push_char_symbols(e, s, n);
         merge_word(t, &e->scratch, e->ids);
     }
-    if (n <= CACHE_MAX_WORD) cache_put(t->cache, hash, s, n, e->ids->id + before, e->ids->n - before);
+    const int64_t given = e->ids->n - before;
+    if (n <= CACHE_MAX_WORD && given > 0) cache_put(t->cache, hash, s, n, e->ids->id + before, given);
 }
 
 // ---- a part between added tokens ----

@@ -119,7 +119,7 @@ ChatText chat_text(const char *name, const ChatRoles *roles) {
     ChatRoles copy = *roles;
     for (int i = 0; i < CHAT_FIELDS; i++) {
         const char *string = *role_string(&copy, i);
-        if (string && string[0]) t.field[i] = mem_strdup(string);
+        if (string && (string[0] || i == USER_AFTER_SYSTEM)) t.field[i] = mem_strdup(string); // there NULL is not ""
     }
     return t;
 }
@@ -387,7 +387,8 @@ static Err verify_prefix(const Chat *c, const ChatTurn *turns, int64_t n, const 
     if (last < 0) goto done;
     DS_TRY(write_turns(c, turns, last, true, &prompt));
     const int64_t start = whole->span[2 * whole->spans - 2];
-    DS_CHECK(prompt.ids.n == start && !memcmp(prompt.ids.id, whole->ids.id, (size_t)start * sizeof(int32_t)),
+    DS_CHECK(prompt.ids.n == start &&
+                 (start == 0 || !memcmp(prompt.ids.id, whole->ids.id, (size_t)start * sizeof(int32_t))),
              DS_ERR_BUG, "chat template %s: the %lld tokens of a prompt are not the %lld before its answer", c->name,
              (long long)prompt.ids.n, (long long)start);
 done:

@@ -21,7 +21,7 @@ typedef struct {
     const char *user_after_system; // instead of user_prefix right after a system turn; NULL: the same
 } ChatRoles;
 
-// A template as files keep it: its name and its strings by field (NULL: ""). {0} is none. Owner: caller,
+// A template as files keep it: its name and its strings by field (NULL: as in ChatRoles). {0} is none. Owner: caller,
 // chat_text_free.
 enum { CHAT_FIELDS = 8 };
 typedef struct {
@@ -62,6 +62,14 @@ void chat_text_free(ChatText *t);
 
 // The strings as views of t.
 ChatRoles chat_text_roles(const ChatText *t);
+
+// The template for Hugging Face's tokenizers, in Jinja: special tokens as their text, the rest as it is; answers are
+// asked for without the blanks that belong to them. adds_bos: {bos?} is a token. Owner: caller, mem_free.
+char *chat_jinja(const ChatRoles *roles, bool adds_bos);
+
+// The system message that the Jinja template `jinja` of a model writes by itself before a conversation that has none,
+// where it stands there as plain text between these strings; NULL: none. Owner: caller, mem_free.
+char *chat_own_system(const char *jinja, const ChatRoles *roles);
 
 // "system"; "user", "human"; "assistant", "gpt". False if it is none of them.
 bool chat_role_parse(const char *word, ChatRole *role);

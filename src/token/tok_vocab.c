@@ -26,6 +26,7 @@ uint64_t vocab_hash(const char *s, int64_t n) {
 Tokenizer *vocab_create(TokKind kind) {
     Tokenizer *t = MEM_NEW(Tokenizer, 1);
     t->kind = kind;
+    t->pool = mem_alloc(0); // for the empty text of a hole
     t->bos = t->eos = t->pad = t->unk = -1;
     return t;
 }

@@ -44,11 +44,24 @@ h5diff "$out/checkpoints/ppo-000002/actor.h5" "$out/checkpoints/ppo-000004/actor
 shows origin 'params_sha256' h5dump -a /origin/params_sha256 "$out/models/actor.h5"
 shows ncdump 'units' ncdump -h "$out/history.nc"
 shows ncdump_rollouts 'log-probability' ncdump -h "$out/rollouts.nc"
-shows report 'svg\|png' bash -c "tools/dschat-report $out >/dev/null && cat $out/report.html"
+shows report '3 stages, [0-9]* plots, 18 steps' tools/dschat-report "$out"
+# The evaluation before is there (step 0), and a plot of two evaluations shows both, joined.
+first=$(ncdump -v stage,step,eval_nll,eval_accuracy,eval_reward "$out/history.nc" | tr -d '\n ' | sed 's/.*data://; s/[a-z_]*=//g')
+awk -F ';' '{ n = split($1, stage, ","); split($2, step, ","); split($3, nll, ","); split($4, right, ","); split($5, reward, ",")
+    for (i = 1; i <= n; i++) if (step[i] == 0) before = before stage[i] ((stage[i] == 1 ? nll[i] : stage[i] == 2 ? right[i] : reward[i]) ~ /[0-9]/) " "
+    exit before != "11 21 31 " }' <<<"$first" && ok history_before || fail history_before "$first"
+for name in eval_nll eval_accuracy eval_reward eval_true_score; do
+    points=$(awk -v b="<b>$name</b>" 'index($0, b) { on = 1 } on { n += gsub(/<use [^>]*translate/, "") } on && /stroke=.rgb\( 31,/ { line = 1 }
+        /<\/figure>/ { on = 0 } END { print n + 0, line + 0 }' "$out/report.html")
+    [ "$points" = "2 1" ] && ok "report_$name" || fail "report_$name" "points and lines: $points, expected 2 and 1"
+done
 
 shows inspect 'llama' bin/dschat-model inspect "$out/models/actor.h5"
 shows inspect_verify 'llama' bin/dschat-model inspect "$out/models/actor.h5" --verify
 shows export '' bin/dschat-model export "$out/models/actor.h5" "$here/hf"
+# A model trained here brings the template that it was trained with, and what ends an answer.
+shows export_template "'.n.nHuman: '" cat "$here/hf/chat_template.jinja"
+shows export_generation '"eos_token_id": 0' cat "$here/hf/generation_config.json"
 shows import 'llama' bin/dschat-model import "$here/hf" "$here/back.h5"
 shows export_again '' bin/dschat-model export "$here/back.h5" "$here/hf2"
 same round_trip "$here/hf/model.safetensors" "$here/hf2/model.safetensors"

@@ -35,7 +35,7 @@ check model_unknown_option 2 "--help" $model inspect a --colour
 for family in opt opt-postnorm gpt2 bloom gpt_neox llama llama-tied mistral qwen2 qwen3; do
     check model_import_$family 0 "2 layers" $model import $families/$family $dir/$family.h5
     check model_export_$family 0 "model for transformers, fp32" $model export $dir/$family.h5 $dir/$family
-    check model_import_again_$family 0 "2 layers" $model import $dir/$family $dir/again.h5
+    check model_import_again_$family 0 "2 layers" $model import $dir/$family $dir/again.h5 --force
     run h5diff $dir/$family.h5 $dir/again.h5 /weights /weights
     say model_same_weights_$family 0
 done
@@ -82,6 +82,50 @@ if [ -e ../shared/data/gpt2-encoder.json ]; then
 else
     echo "skip model_tokenizer: no ../shared/data"
 fi
+
+# Nobody's file is replaced unasked, and what is refused or fails leaves nothing behind.
+check model_import_over 4 "again.h5: is there already; --force replaces it" $model import $families/opt $dir/again.h5
+check model_import_force 0 "opt" $model import $families/opt $dir/again.h5 --force
+mkdir -p $dir/again.shards && echo old >$dir/again.shards/00000.h5
+check model_import_over_shards 4 "--force" $model import $families/opt $dir/again.h5
+check model_import_force_shards 0 "opt" $model import $families/opt $dir/again.h5 --force
+[ ! -e $dir/again.shards ] && got=0 || got=1
+say model_import_force_no_shards 0
+before=$(find $dir/qwen3 | sort | xargs ls -ld --time-style=full-iso)
+check model_export_over_model 4 "there already" $model export $dir/opt.h5 $dir/qwen3
+[ "$before" = "$(find $dir/qwen3 | sort | xargs ls -ld --time-style=full-iso)" ] && got=0 || got=1
+say model_export_refused_changes_nothing 0
+mkdir -p $dir/tok && echo '{}' >$dir/tok/tokenizer.json
+check model_export_over_tokenizer 4 "tokenizer.json: is there already" $model export $dir/opt.h5 $dir/tok
+[ "$(ls -A $dir/tok)" = tokenizer.json ] && got=0 || got=1
+say model_export_refused_leaves_nothing 0
+check model_export_into_file 4 "is not a folder" $model export $dir/opt.h5 $dir/opt.h5
+mkdir -p $dir/notes && echo mine >$dir/notes/README
+check model_export_beside 0 "opt" $model export $dir/opt.h5 $dir/notes
+[ "$(cat $dir/notes/README)" = mine ] && [ -s $dir/notes/config.json ] && [ -z "$(find $dir/notes -name '*tmp*')" ] && got=0 || got=1
+say model_export_beside_whole 0
+for where in deep/er/new here; do # the file system is full in the middle of it: into a new folder, and into one that is there
+    mkdir -p $dir/here
+    run bash -c "trap '' XFSZ; ulimit -f 40; exec $model export $dir/opt.h5 $dir/$where"
+    say model_export_full_$where 4
+    [ ! -e $dir/deep ] && [ -z "$(ls -A $dir/here)" ] && got=0 || got=1
+    say model_export_full_leaves_nothing_$where 0
+done
+check model_export_deep 0 "opt" $model export $dir/opt.h5 $dir/deep/er/new/
+[ -s $dir/deep/er/new/config.json ] && got=0 || got=1
+say model_export_deep_there 0
+
+# generation_config.json goes through as it came; a chat template also out of tokenizer_config.json, as text or as a list.
+cp -r $families/llama $dir/chatty
+printf '{"temperature": 0.6,\n "eos_token_id": [2, 7]}\n' >$dir/chatty/generation_config.json
+printf '{"chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "{{ messages[0] }}"}]}' >$dir/chatty/tokenizer_config.json
+check model_import_chatty 0 "llama" $model import $dir/chatty $dir/chatty.h5
+check model_export_chatty 0 "llama" $model export $dir/chatty.h5 $dir/chatty2
+cmp $dir/chatty/generation_config.json $dir/chatty2/generation_config.json && [ "$(cat $dir/chatty2/chat_template.jinja)" = '{{ messages[0] }}' ]
+got=$?
+say model_same_generation 0
+echo '[1]' >$dir/chatty/generation_config.json
+check model_bad_generation 3 "generation_config.json: expected a JSON object" $model import $dir/chatty $dir/x.h5
 
 check model_missing_file 4 "cannot open" $model import $dir/nowhere.safetensors $dir/x.h5
 check model_empty_folder 4 "neither" $model import tests/cli $dir/x.h5

@@ -58,3 +58,26 @@ mkdir -p "$tmp/empty" "$tmp/torn" "$tmp/other"
 check report_no_history fails_with 4 "history.nc: no such file" tools/dschat-report "$tmp/empty"
 cp build/tmp/history-1/deal.nc "$tmp/other/history.nc"
 check report_other_file fails_with 4 "not a history of dschat" tools/dschat-report "$tmp/other"
+
+# A diverged run in progress: NaN and infinities are left out and counted, steps are steps and not records.
+mkdir -p "$tmp/odd"
+cat >"$tmp/odd.cdl" <<'CDL'
+netcdf history {
+dimensions: record = UNLIMITED ;
+variables: int stage(record) ; stage:flag_values = 1, 2, 3 ; stage:flag_meanings = "sft rm ppo" ;
+ int step(record) ; double time(record) ; double loss(record) ; double skipped(record) ; double lr(record) ;
+ :dschat_format = "history 2" ;
+data:
+ stage = 1, 1, 1, 1, 2, 2 ;
+ step = 0, 1, 2, 2, 0, 1 ;
+ time = 1, 2, 3, 4, 5, 6 ;
+ loss = NaN, 2.5, Infinity, NaN, NaN, NaN ;
+ skipped = NaN, 0, 1, NaN, NaN, 1 ;
+ lr = NaN, NaN, NaN, NaN, NaN, NaN ;
+}
+CDL
+ncgen -o "$tmp/odd/history.nc" "$tmp/odd.cdl"
+check report_odd tools/dschat-report "$tmp/odd"
+check report_odd_infinite grep -q '<b>loss</b>  <span>2.5 (1 infinite)</span>' "$tmp/odd/report.html"
+check report_odd_skipped grep -q '<h2>SFT <small>2 steps, 1 skipped</small></h2>' "$tmp/odd/report.html"
+check report_odd_plots test "$(grep -c '<svg' "$tmp/odd/report.html")" = 3

@@ -2,6 +2,9 @@
 // transformers (tools/refs/families.py): relative error of norms 1e-5 in fp32; the worst tensor is printed.
 #include "case.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void family(void **state) {
     printf("  %s\n", (const char *)*state);
     Case *c = open_case(*state, "families", ARCH_HEAD_LM, NULL);
@@ -55,17 +58,43 @@ static void scalar_head(void **state) {
     close_case(c);
 }
 
+// A position beyond the model's ends the program (exit code 6): rotary angles, learned positions and ALiBi's slopes end
+// there, and what lies behind them is other memory.
+static void position_outside(void **state) {
+    (void)state;
+    static const char *const families[] = {"opt", "llama", "bloom"};
+    for (int i = 0; i < DS_COUNT(families); i++)
+        for (int beyond = 0; beyond < 2; beyond++) {
+            Case *c = open_case(families[i], "families", ARCH_HEAD_LM, NULL);
+            int status = 0;
+            fflush(NULL);
+            const pid_t pid = fork();
+            if (pid == 0) {
+                err_set_abort(NULL, 0); // not the parent's MPI
+                if (!freopen("/dev/null", "w", stderr)) _exit(3);
+                c->b.pos[c->b.n - 1] = (int32_t)c->m.arch.max_positions - 1 + beyond;
+                model_fwd(&c->m, &c->a, &c->b, c->b.n, NULL);
+                _exit(0);
+            }
+            assert_int_equal(waitpid(pid, &status, 0), pid);
+            assert_true(WIFEXITED(status));
+            assert_int_equal(WEXITSTATUS(status), beyond ? DS_ERR_BUG : 0);
+            close_case(c);
+        }
+}
+
 int main(void) {
     world_init();
     layout_create(&world, group_world(), (LayoutWish){0});
     if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     static const char *const families[] = {"opt",   "opt-postnorm", "gpt2",    "bloom", "gpt_neox",
                                            "llama", "llama-tied",   "mistral", "qwen2", "qwen3"};
-    struct CMUnitTest tests[DS_COUNT(families) + 2] = {{0}};
+    struct CMUnitTest tests[DS_COUNT(families) + 3] = {{0}};
     for (int i = 0; i < DS_COUNT(families); i++)
         tests[i] = (struct CMUnitTest){families[i], family, NULL, NULL, (void *)(uintptr_t)families[i]};
     tests[DS_COUNT(families)] = (struct CMUnitTest)cmocka_unit_test(recompute);
     tests[DS_COUNT(families) + 1] = (struct CMUnitTest)cmocka_unit_test(scalar_head);
+    tests[DS_COUNT(families) + 2] = (struct CMUnitTest)cmocka_unit_test(position_outside);
     int failed = cmocka_run_group_tests_name("families", tests, NULL, NULL);
     layout_destroy(&world);
     world_finalize();

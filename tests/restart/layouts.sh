@@ -48,7 +48,7 @@ moves() { # RANKS LANES WANT: 4 -> 2 -> RANKS
     first=$?
     move "$out" 2 ppo-000001 $keys $(stages 1 2 3)
     second=$?
-    if [ "$first $second" != "10 10" ]; then fail "moves_$1" "exit codes $first, $second, expected 10, 10: $(tail -n 1 "$out.log")"
+    if [ "$first $second" != "11 11" ]; then fail "moves_$1" "exit codes $first, $second, expected 11, 11: $(tail -n 1 "$out.log")"
     elif ! run "$out" "$1" $keys $(stages 0 0 0); then fail "moves_$1" "$(tail -n 1 "$out.log")"
     elif [ "$(weights "$out")" != "$3" ]; then fail "moves_$1" "the weights differ from those of one rank with $2 lanes"
     else ok "moves_4_to_2_to_$1"; fi

@@ -54,7 +54,7 @@ for want in whole adapted; do
     first=$?
     move "$out" 2 ppo-000001 $short $keys layout.tensor=1 critic.zero_stage=3
     second=$?
-    if [ "$first $second" != "10 10" ]; then fail "moves_$want" "exit codes $first, $second, expected 10, 10: $(tail -n 1 "$out.log")"
+    if [ "$first $second" != "11 11" ]; then fail "moves_$want" "exit codes $first, $second, expected 11, 11: $(tail -n 1 "$out.log")"
     elif ! run "$out" 4 $short $keys layout.tensor=4; then fail "moves_$want" "$(tail -n 1 "$out.log")"
     else compare "moves_2_to_1_to_4_$want" "$out" "$here/$want"; fi
 done

@@ -128,6 +128,96 @@ static void own_roles(void **state) {
     tok_free(&t);
 }
 
+// As files keep a template: the same tokens, above all where "" is not the same as nothing (llama2's user after a
+// system).
+static void kept_as_text(void **state) {
+    (void)state;
+    static const char *const tokenizers[] = {"gpt2", "gpt2", "llama", "llama3", "gpt2"};
+    const ChatTurn turns[] = {TURN(CHAT_SYSTEM, "Be kind."), TURN(CHAT_USER, "a"), TURN(CHAT_ASSISTANT, "b"),
+                              TURN(CHAT_USER, "c")};
+    int n;
+    const char *const *names = chat_names(&n);
+    assert_int_equal(n, DS_COUNT(tokenizers));
+    for (int i = 0; i < n; i++) {
+        Tokenizer *t = refs_tokenizer(tokenizers[i]);
+        ChatRoles roles, again;
+        ChatTokens x = {0}, y = {0};
+        Chat *c = open_chat(names[i], t), *kept;
+        ok(chat_roles(names[i], &roles));
+        ChatText text = chat_text(names[i], &roles);
+        again = chat_text_roles(&text);
+        ok(chat_create(names[i], &again, t, &kept));
+        ok(chat_encode(c, turns, DS_COUNT(turns), true, &x));
+        ok(chat_encode(kept, turns, DS_COUNT(turns), true, &y));
+        assert_int_equal(x.ids.n, y.ids.n);
+        assert_memory_equal(x.ids.id, y.ids.id, (size_t)x.ids.n * sizeof *x.ids.id);
+        chat_text_free(&text);
+        chat_tokens_free(&x);
+        chat_tokens_free(&y);
+        chat_destroy(&c);
+        chat_destroy(&kept);
+        tok_free(&t);
+    }
+}
+
+static void as_jinja(void **state) {
+    (void)state;
+    const ChatRoles roles = {.begin = "{bos?}It's \\",
+                             .user_prefix = "\n{bos}U ",
+                             .assistant_prefix = "A:  ",
+                             .assistant_suffix = "{eos}\n",
+                             .user_after_system = ""};
+    const char *body = "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
+                       "{% elif message['role'] == 'user' %}"
+                       "{% if not loop.first and loop.previtem['role'] == 'system' %}{% else %}"
+                       "{{ '\\n' }}{{ bos_token }}{{ 'U ' }}{% endif %}{{ message['content'] }}"
+                       "{% elif message['role'] == 'assistant' %}{{ 'A:  ' }}{{ message['content'] }}"
+                       "{{ eos_token }}{{ '\\n' }}{% endif %}{% endfor %}"
+                       "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}";
+    for (int adds = 0; adds < 2; adds++) {
+        char *got = chat_jinja(&roles, adds),
+             *want = mem_printf("%s{{ 'It\\'s \\\\' }}%s", adds ? "{{ bos_token }}" : "", body);
+        assert_string_equal(got, want);
+        mem_free(got);
+        mem_free(want);
+    }
+}
+
+// The system message out of templates of others, as they spell it; nothing where it is not plain text.
+static void own_system(void **state) {
+    (void)state;
+    static const struct {
+        const char *template, *jinja, *system;
+    } cases[] = {
+        {"chatml",
+         "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou are SmolLM.<|im_end|>\\n' }}{% endif %}",
+         "You are SmolLM."},
+        {"chatml", // Qwen2.5: first one in pieces, then as a whole
+         "{{- '<|im_start|>system\\n' }}{{- 'You are Q.' }}{{- messages }}{{ \"<|im_start|>system\\nYou're "
+         "\\\"Q\\\".\\nReally."
+         "<|im_end|>\\n\" }}",
+         "You're \"Q\".\nReally."},
+        {"chatml", "{% if x %}<|im_start|>system\nPlain text.<|im_end|>\n{% endif %}", "Plain text."},
+        {"chatml", "{% if x %}<|im_start|>system\n{{ system }}<|im_end|>\n{% endif %}", NULL},
+        {"chatml", "{{ '<|im_start|>system\\n' + system + '<|im_end|>\\n' }}", NULL},
+        {"chatml", "{{ '<|im_start|>system\\n<|im_end|>\\n' }}", NULL},
+        {"chatml", "{{ '<|im_start|>system", NULL},
+        {"chatml", "", NULL},
+        {"hh", "{{ '<|im_start|>system\\nYou are SmolLM.<|im_end|>\\n' }}", NULL},
+        {"llama2", "{{ '[INST] <<SYS>>\\nBe good.\\n<</SYS>>\\n\\n' }}", "Be good."},
+    };
+    for (int i = 0; i < DS_COUNT(cases); i++) {
+        ChatRoles roles;
+        ok(chat_roles(cases[i].template, &roles));
+        char *got = chat_own_system(cases[i].jinja, &roles);
+        if (cases[i].system) {
+            assert_non_null(got);
+            assert_string_equal(got, cases[i].system);
+        } else assert_null(got);
+        mem_free(got);
+    }
+}
+
 static void refusals(void **state) {
     (void)state;
     ChatRoles roles;
@@ -148,7 +238,12 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(conversations_match), cmocka_unit_test(users_type_letters),
-                                       cmocka_unit_test(own_roles), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(conversations_match),
+                                       cmocka_unit_test(users_type_letters),
+                                       cmocka_unit_test(own_roles),
+                                       cmocka_unit_test(kept_as_text),
+                                       cmocka_unit_test(as_jinja),
+                                       cmocka_unit_test(own_system),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests_name("chat", tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 // Checkpoints: written whole or not at all, found again, loaded at any number of pieces. Runs on one rank, or on any
 // number under mpirun: the collective tests share a folder, the others use one a rank.
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -48,99 +49,7 @@ static char *in(const char *dir, const char *name) { // valid until the sixteent
     return *p = mem_printf("%s/%s", dir, name);
 }
 
-// ---- key-value store, manifest, names ----
-
-static void test_kv(void **state) {
-    (void)state;
-    Kv *kv = kv_create(), *back;
-    H5File *f;
-    int64_t v, n;
-    double r;
-    const float prices[3] = {1.5f, -2, 3};
-    const void *data;
-    kv_put_i64(kv, "loader.cursor", INT64_MAX - 1);
-    kv_put_f64(kv, "scale", 1);
-    kv_put_f64(kv, "scale", 65536.5); // replaces
-    kv_put_array(kv, "prices", DS_F32, 3, prices);
-    kv_put_array(kv, "none", DS_I64, 0, NULL);
-    assert_int_equal(kv_bytes(kv), 8 + 8 + 12);
-    ok(h5_create(in(own, "kv.h5"), &f));
-    ok(kv_write(kv, f));
-    ok(h5_commit(&f));
-    ok(h5_open_checked(in(own, "kv.h5"), &f));
-    ok(kv_read(f, &back));
-    h5_close(&f);
-    ok(kv_get_i64(back, "loader.cursor", &v));
-    assert_true(v == INT64_MAX - 1);
-    ok(kv_get_f64(back, "scale", &r));
-    assert_true(r == 65536.5);
-    ok(kv_get_array(back, "prices", DS_F32, &n, &data));
-    assert_int_equal(n, 3);
-    assert_memory_equal(data, prices, sizeof prices);
-    ok(kv_get_array(back, "none", DS_I64, &n, &data));
-    assert_int_equal(n, 0);
-    assert_true(kv_has(back, "none") && !kv_has(back, "some"));
-    expect(kv_get_i64(back, "scale", &v), DS_ERR_DATA, "entry \"scale\" holds fp64, expected int64");
-    expect(kv_get_i64(back, "some", &v), DS_ERR_DATA, "kv.h5: has no entry \"some\"");
-    expect(kv_copy_array(back, "prices", DS_F32, 2, &r), DS_ERR_DATA, "has 3 elements, expected 2");
-    kv_destroy(&back);
-    kv_destroy(&kv);
-}
-
-static void test_manifest(void **state) {
-    (void)state;
-    Manifest m = {0}, back = {0};
-    Xxh128Hex a, b;
-    size_t bytes;
-    ok(file_make_dirs(in(own, "m/actor.shards")));
-    ok(file_write_atomic(in(own, "m/actor.shards/00000.h5"), "0123456789", 10));
-    ok(file_write_atomic(in(own, "m/trainer.h5"), "abc", 3));
-    ok(manifest_add_file(&m, in(own, "m"), "trainer.h5"));
-    ok(manifest_add_file(&m, in(own, "m"), "actor.shards/00000.h5"));
-    manifest_add_rows(&m, "actor.h5", "/weights/x", (H5Runs){0, 10, 0}, hash_xxh128("x", 1));
-    manifest_add_rows(&m, "actor.h5", "/weights/y", (H5Runs){3, 4, 4}, hash_xxh128("x", 1)); // one run
-    manifest_add_rows(&m, "actor.h5", "/weights/y", (H5Runs){3, 8, 4}, hash_xxh128("x", 1));
-    ok(manifest_write(&m, in(own, "m"), &a));
-    ok(manifest_read(&back, in(own, "m"), &b));
-    assert_string_equal(a.hex, b.hex);
-    assert_int_equal(back.n, 5);
-    assert_int_equal(strncmp(back.line[2], "rows 0 10 ", 10), 0);
-    assert_int_equal(strncmp(back.line[3], "rows 3 4 ", 9), 0);
-    char *line = mem_printf("runs 3 8 %s 4 actor.h5:/weights/y", hash_xxh128("x", 1).hex);
-    assert_string_equal(back.line[4], line);
-    mem_free(line);
-    ok(manifest_check_sizes(&back, in(own, "m")));
-    ok(manifest_check_hashes(&back, in(own, "m"), 0, 1));
-    ok(file_write_atomic(in(own, "m/actor.shards/00000.h5"), "0123456780", 10));
-    ok(manifest_check_sizes(&back, in(own, "m")));
-    expect(manifest_check_hashes(&back, in(own, "m"), 0, 1), DS_ERR_DATA, "actor.shards/00000.h5: is damaged");
-    ok(manifest_check_hashes(&back, in(own, "m"), 1, 2)); // the other rank's share
-    ok(file_write_atomic(in(own, "m/trainer.h5"), "abcd", 4));
-    expect(manifest_check_sizes(&back, in(own, "m")), DS_ERR_DATA, "trainer.h5: has 4 bytes, its manifest says 3");
-    expect(manifest_add_file(&m, own, "../x"), DS_ERR_BUG, "not a legal name");
-    manifest_free(&m), manifest_free(&back);
-    const char *const bad[] = {"file 1 00 x\n",
-                               "file -1 00000000000000000000000000000000 x\n",
-                               "hello\n",
-                               "file 1 00000000000000000000000000000000 ../x\n",
-                               "file 1 00000000000000000000000000000000 /etc/passwd\n",
-                               "file 1 00000000000000000000000000000000 a/b\n",
-                               "file 1 00000000000000000000000000000000 x",
-                               "\n",
-                               "file 1 00000000000000000000000000000000 a.shards/../b\n",
-                               "rows 1 2 00000000000000000000000000000000 \n",
-                               "runs 1 2 00000000000000000000000000000000 1\n",
-                               "runs 1 2 00000000000000000000000000000000 actor.h5:/x\n",
-                               "runs 1 2 0000000000000000000000000000000 1 actor.h5:/x\n",
-                               "file 1 00000000000000000000000000000000 a.shards/.b\n"};
-    for (int i = 0; i < DS_COUNT(bad); i++) {
-        expect(manifest_unpack(&m, bad[i], strlen(bad[i]), "test"), DS_ERR_DATA, "line 1 is damaged");
-        manifest_free(&m);
-    }
-    char *text = manifest_pack(&m, &bytes);
-    assert_int_equal(bytes, 0);
-    mem_free(text);
-}
+// ---- names ----
 
 // A byte of any file changes: of any number of ranks that share the looking, one says so, and which file.
 static void test_each_file(void **state) {
@@ -189,18 +98,6 @@ static void test_names(void **state) {
     const char *const bad[] = {
         "ppo", "ppo-", "ppo-1x", ".tmp-ppo-000001", "dpo-1", "ppo--1", "sft-99999999999999999999"};
     for (int i = 0; i < DS_COUNT(bad); i++) assert_false(ckpt_parse(bad[i], &stage, &step));
-}
-
-static void test_starts(void **state) {
-    (void)state;
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, NULL));
-    ok(ckpt_count_start(own, "x/sft-000010")); // progress
-    ok(ckpt_count_start(own, "x/sft-000010"));
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "3 starts in a row found sft-000010");
-    expect(ckpt_count_start(own, "x/sft-000010"), DS_STOP_FINAL, "makes no progress");
-    ok(ckpt_count_start(own, "x/sft-000110")); // another name with the same end
-    ok(ckpt_count_start(own, "x/ppo-000010"));
 }
 
 // ---- a small model over all ranks ----
@@ -254,11 +151,17 @@ static int64_t place(const H5Piece *p, int64_t k) {
     return p->run ? p->first + k / p->run * tensors[p->tensor].shape[1] + k % p->run : p->first + k;
 }
 
+// This element is what it is set to.
+static int hurt_tensor = -1;
+static int64_t hurt_place;
+static float hurt_value;
+
 static Err give(void *context, int piece, int64_t offset, int64_t count, void *out) {
     const Share *s = context;
     const H5Piece *p = &s->piece[piece];
     for (int64_t i = 0; i < count; i++) {
         float v = element(p->tensor, place(p, offset + i), s->step);
+        if (p->tensor == hurt_tensor && place(p, offset + i) == hurt_place) v = hurt_value;
         if (tensors[p->tensor].dtype == DS_F32) ((float *)out)[i] = v;
         else ((uint16_t *)out)[i] = f32_to_bf16(v);
     }
@@ -556,6 +459,33 @@ static void test_one_rank_fails(void **state) {
     sharing = NULL;
 }
 
+// Where an element is not finite nothing is written, and all ranks know which one.
+static void test_not_finite(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    const float values[] = {NAN, INFINITY, -INFINITY};
+    char dir[96], *path, words[96];
+    snprintf(dir, sizeof dir, "%s/nan", all);
+    path = mem_printf("%s/m.h5", all);
+    for (int i = 0; i < 3 * TENSORS; i++) {
+        hurt_tensor = i % TENSORS, hurt_place = i % 5, hurt_value = values[i / TENSORS];
+        const ModelFiles files = i % 2 ? MODEL_FILES_ONE : MODEL_FILES_SHARDS;
+        sharing = i % 3 == 2 ? pairs : NULL;
+        snprintf(words, sizeof words, "%s: element %d is not a finite", tensors[hurt_tensor].path, (int)hurt_place);
+        strips = 1 + i % MAX_STRIPS;
+        expect(save(g, dir, "sft", 1, files, 1), DS_ERR_NUMERIC, words);
+        coll_barrier(g);
+        assert_int_equal(count_entries(dir), 0);
+        Share s = cut(group_rank(g), group_size(g), strips, 1);
+        const ModelSource source = {NULL, tensors, TENSORS, s.piece, s.n, give, &s, sharing};
+        expect(modelfile_save(g, path, &source, files, NULL), DS_ERR_NUMERIC, words);
+        assert_false(file_exists(path));
+        coll_barrier(g);
+    }
+    hurt_tensor = -1, strips = 1, sharing = NULL;
+    mem_free(path);
+}
+
 static int fresh(void **state) {
     (void)state;
     snprintf(own, sizeof own, "build/tmp/test_ckpt/rank%d", world_rank());
@@ -589,12 +519,11 @@ static int run_command(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kv),          cmocka_unit_test(test_manifest),
-        cmocka_unit_test(test_each_file),   cmocka_unit_test(test_names),
-        cmocka_unit_test(test_starts),      cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_save_strips), cmocka_unit_test(test_replaced_model),
-        cmocka_unit_test(test_damage),      cmocka_unit_test(test_clean),
-        cmocka_unit_test(test_disk_full),   cmocka_unit_test(test_one_rank_fails),
+        cmocka_unit_test(test_each_file),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_save_and_load),  cmocka_unit_test(test_save_strips),
+        cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_clean),          cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_one_rank_fails), cmocka_unit_test(test_not_finite),
     };
     world_init();
     if (argc > 1) {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <hdf5.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -376,29 +377,20 @@ static void same_bytes_again(void **state) {
 
 static void verify_finds_damage(void **state) {
     (void)state;
-    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("damaged"),
-         *data;
-    size_t bytes;
+    char *answers = many(50, "{\"prompt\": \"%d\", \"answer\": \"a%d\", \"id\": %d}\n"), *path = path_of("damaged");
+    uint8_t flags[50];
     Sha256Hex hash;
     assert_int_equal(build("damaged", answers, "", "stages = sft"), DS_OK);
     assert_int_equal(build_rows_verify(path, &hash), DS_OK);
-    assert_int_equal(file_read_all(path, 1 << 22, &data, &bytes), DS_OK);
-    // One bit in the flags of a row: at least 50 bytes in a row that are 0 or 1, two of them 1 so far.
-    size_t at = 0;
-    for (size_t run = 0, ones = 0, i = 0; i < bytes && !at; i++) {
-        bool flag = data[i] == 0 || data[i] == 1;
-        run = flag ? run + 1 : 0;
-        ones = flag ? ones + (data[i] == 1) : 0;
-        if (run >= 50 && ones == 2 && data[i] == 1) at = i;
-    }
-    assert_true(at > 0);
-    data[at] ^= 1;
-    assert_int_equal(file_write_atomic(path, data, bytes), DS_OK);
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(file, "/samples/eval", H5P_DEFAULT);
+    assert_true(H5Dread(set, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, flags) >= 0);
+    flags[49] ^= 1; // one bit
+    assert_true(H5Dwrite(set, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, flags) >= 0);
+    H5Dclose(set);
+    H5Fclose(file);
     assert_int_equal(build_rows_verify(path, &hash), DS_ERR_DATA);
-    assert_non_null(strstr(err_text(), "/samples/")); // which one lies there depends on the layout that HDF5 chose
-    assert_non_null(strstr(err_text(), "is not what was written"));
+    assert_non_null(strstr(err_text(), "/samples/eval is not what was written"));
     err_clear();
-    mem_free(data);
     mem_free(path);
     mem_free(answers);
 }
@@ -458,13 +450,81 @@ static void bad_index_is_refused(void **state) {
     }
 }
 
+// ---- the longest row ----
+
+// What a stage reads in one piece: of pairs the longer row, also where it is the rejected one, which no stage names; of
+// prompts what stands before the answer.
+static void longest_rows(void **state) {
+    (void)state;
+    static const char lines[] = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c c c c c c c c\"}\n"
+                                "{\"prompt\": \"a a a a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n";
+    int64_t row, chosen, rejected, record = 0;
+    assert_int_equal(build("longest", lines, "eval_fraction = 0", "stages = sft, rm, ppo"), DS_OK);
+    Dataset *d = open_built("longest");
+    dataset_pair(d, record, &chosen, &rejected);
+    assert_int_equal(dataset_longest_row(d, DATA_RM, &row), dataset_length(d, rejected));
+    assert_int_equal(row, rejected);
+    assert_true(dataset_longest(d, DATA_RM) > dataset_length(d, rejected)); // of both rows
+    dataset_pair(d, 1, &chosen, &rejected);
+    assert_int_equal(dataset_longest_row(d, DATA_SFT, &row), dataset_length(d, chosen));
+    assert_int_equal(row, chosen);
+    assert_int_equal(dataset_longest_row(d, DATA_PPO, &row), dataset_prompt_length(d, chosen));
+    assert_int_equal(row, chosen);
+    assert_int_equal(dataset_longest_row(d, DATA_PTX, &row), 0);
+    assert_int_equal(row, -1);
+    const int64_t longest = dataset_longest_row(d, DATA_RM, &row);
+    assert_int_equal(dataset_check_positions(d, DATA_RM, longest, "the model"), DS_OK);
+    assert_int_equal(dataset_check_positions(d, DATA_RM, longest - 1, "the model"), DS_ERR_DATA);
+    char *words = mem_printf("longest.h5: row %d (rm) has %d tokens, but the model has %d positions", (int)row,
+                             (int)longest, (int)longest - 1);
+    assert_non_null(strstr(err_text(), words));
+    assert_non_null(strstr(err_text(), "max_tokens"));
+    mem_free(words);
+    err_clear();
+    dataset_close(&d);
+}
+
+// The header says it too, and is not believed; a file of before has none.
+static void longest_in_the_header(void **state) {
+    (void)state;
+    char *path = path_of("longest");
+    Dataset *d = NULL;
+    H5File *f = NULL;
+    int64_t said = 0, row;
+    longest_rows(NULL);
+    assert_int_equal(h5_open_checked(path, &f), DS_OK);
+    assert_int_equal(h5_attr_get_i64(f, "/", "longest_rm", &said), DS_OK);
+    h5_close(&f);
+    for (int step = 0; step < 2; step++) { // a wrong number, then none
+        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        int64_t wrong = said - 1;
+        hid_t attr = H5Aopen_by_name(file, "/", "longest_rm", H5P_DEFAULT, H5P_DEFAULT);
+        assert_true(H5Awrite(attr, H5T_NATIVE_INT64, &wrong) >= 0);
+        H5Aclose(attr);
+        if (step == 1) assert_true(H5Adelete_by_name(file, "/", "longest_rm", H5P_DEFAULT) >= 0);
+        H5Fclose(file);
+        assert_int_equal(dataset_open(path, &d), step == 0 ? DS_ERR_DATA : DS_OK);
+        if (step == 0) assert_non_null(strstr(err_text(), "attribute longest_rm"));
+        else assert_int_equal(dataset_longest_row(d, DATA_RM, &row), said);
+        err_clear();
+        dataset_close(&d);
+    }
+    mem_free(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_become_turns),          cmocka_unit_test(wrong_fields_are_named),
-        cmocka_unit_test(useless_records_are_counted), cmocka_unit_test(cuts_keep_the_end),
-        cmocka_unit_test(split_follows_shares),        cmocka_unit_test(held_out_part),
-        cmocka_unit_test(weights_and_limit),           cmocka_unit_test(same_bytes_again),
-        cmocka_unit_test(verify_finds_damage),         cmocka_unit_test(bad_index_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(longest_rows),
+                                       cmocka_unit_test(longest_in_the_header),
+                                       cmocka_unit_test(forms_become_turns),
+                                       cmocka_unit_test(wrong_fields_are_named),
+                                       cmocka_unit_test(useless_records_are_counted),
+                                       cmocka_unit_test(cuts_keep_the_end),
+                                       cmocka_unit_test(split_follows_shares),
+                                       cmocka_unit_test(held_out_part),
+                                       cmocka_unit_test(weights_and_limit),
+                                       cmocka_unit_test(same_bytes_again),
+                                       cmocka_unit_test(verify_finds_damage),
+                                       cmocka_unit_test(bad_index_is_refused)};
     h5_init();
     return cmocka_run_group_tests_name("dataset", tests, NULL, NULL);
 }

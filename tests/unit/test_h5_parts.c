@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -38,6 +39,20 @@ static void ok(Err err) {
     if (err) fail_msg("%d: %s", err, text);
 }
 
+// out[] = all of tensor t, whatever holds it.
+static Err read_all(const char *path, const H5Tensor *t, DType as, void *out) {
+    Err err = DS_OK;
+    H5File *f = NULL;
+    H5Parts *p = NULL;
+    DS_TRY(h5_open_checked(path, &f));
+    DS_TRY(h5_parts_open(f, t, 1, &p));
+    DS_TRY(h5_parts_get(p, 0, as, (H5Runs){.count = h5_tensor_count(t)}, out));
+done:
+    h5_parts_close(&p);
+    h5_close(&f);
+    return err;
+}
+
 // Rows longer than H5_ROW_MAX are cut; a piece that begins inside a row of another layout.
 static void test_long_tensor(void **state) {
     (void)state;
@@ -55,8 +70,8 @@ static void test_long_tensor(void **state) {
     ok(modelfile_write_master(F("big.h5"), NULL, &t, 1, &rows));
     h5_rows_free(&rows);
     H5File *f;
+    ok(read_all(F("big.h5"), &t, DS_BF16, y));
     ok(h5_open_checked(F("big.h5"), &f));
-    ok(h5_read(f, t.path, DS_BF16, 0, total, y));
     assert_memory_equal(x, y, (size_t)total * 2);
     ok(h5_parts_verify(f, &t, 1, 0, 1));
     h5_close(&f);
@@ -83,8 +98,8 @@ static void test_long_strips(void **state) {
         ok(modelfile_write_master(F("long.h5"), NULL, &t, 1, &rows));
         h5_rows_free(&rows);
         H5File *f;
+        ok(read_all(F("long.h5"), &t, DS_BF16, x));
         ok(h5_open_checked(F("long.h5"), &f));
-        ok(h5_read(f, t.path, DS_BF16, 0, total, x));
         for (int64_t k = 0; k < total; k++)
             if (x[k] != (uint16_t)(k * 40503u >> 3)) fail_msg("[%d]: element %d", i, (int)k);
         ok(h5_parts_verify(f, &t, 1, 0, 1));
@@ -208,6 +223,142 @@ static void test_hostile_hashes(void **state) {
     }
 }
 
+// ---- shards ----
+
+// F("<name>.h5") /w [4][6] = from, from + 1, ...: columns 0-1 in shard 0, 2-5 in shard 1.
+static const H5Tensor w = {.path = "/w", .dtype = DS_F32, .ndim = 2, .shape = {4, 6}};
+
+static void make_model(const char *path, float from) {
+    float x[16];
+    H5Rows rows = {0};
+    for (int s = 0; s < 2; s++) {
+        const H5Piece p = {.first = 2 * s, .count = s ? 16 : 8, .run = s ? 4 : 2, .data = x};
+        for (int k = 0; k < p.count; k++) x[k] = from + (float)(2 * s + k / p.run * 6 + k % p.run);
+        ok(h5_parts_write_shard(path, s, &w, 1, &p, 1, NULL, NULL, &rows));
+    }
+    ok(modelfile_write_master(path, NULL, &w, 1, &rows));
+    h5_rows_free(&rows);
+}
+
+static bool reads_as(const char *path, float from) {
+    float x[24];
+    bool same = true;
+    if (read_all(path, &w, DS_F32, x)) return false;
+    for (int i = 0; i < 24; i++) same = same && x[i] == from + (float)i;
+    if (!same) fail_msg("%s: wrong elements, and nobody noticed", path);
+    return true;
+}
+
+static void spill(const char *path, const void *data, size_t n) {
+    FILE *out = fopen(path, "wb");
+    assert_int_equal(fwrite(data, 1, n, out), n);
+    fclose(out);
+}
+
+static void copy_file(const char *from, const char *to) {
+    char *data;
+    size_t n;
+    ok(file_read_all(from, 1 << 20, &data, &n));
+    spill(to, data, n);
+    mem_free(data);
+}
+
+static void expect_read(const char *path, Err code, const char *words) {
+    float x[24];
+    expect(read_all(path, &w, DS_F32, x), code, words);
+}
+
+static void test_shards(void **state) {
+    (void)state;
+    const char *const one = F("m.shards/00001.h5");
+    make_model(F("m.h5"), 0);
+    make_model(F("other.h5"), 100);
+    assert_true(reads_as(F("m.h5"), 0) && reads_as(F("other.h5"), 100));
+    copy_file(F("other.shards/00001.h5"), one); // of the same shape
+    expect_read(F("m.h5"), DS_ERR_DATA,
+                "m.shards/00001.h5: /w is damaged: elements 2 to 23, 4 of each row of 6 do not");
+    copy_file(F("m.shards/00000.h5"), one); // of this model, too short or not
+    expect_read(F("m.h5"), DS_ERR_DATA, "m.shards/00001.h5");
+    make_model(F("m.h5"), 0);
+    assert_int_equal(truncate(one, 100), 0);
+    expect_read(F("m.h5"), DS_ERR_DATA, "m.shards/00001.h5: is too short: it has 100 bytes");
+    assert_int_equal(unlink(one), 0);
+    expect_read(F("m.h5"), DS_ERR_DATA, "m.shards/00001.h5 is missing");
+    assert_int_equal(symlink("../other.shards/00001.h5", one), 0);
+    expect_read(F("m.h5"), DS_ERR_IO, "symbolic link");
+    make_model(F("m.h5"), 0);
+    assert_int_equal(rename(F("m.shards"), F("away.shards")), 0);
+    expect_read(F("m.h5"), DS_ERR_DATA, "its folder of shards");
+    assert_int_equal(symlink("away.shards", F("m.shards")), 0);
+    expect_read(F("m.h5"), DS_ERR_DATA, "is not a folder (symbolic links are not followed)");
+    assert_int_equal(rename(F("m.h5"), F("other.h5")), 0); // a master over another's shards
+    expect_read(F("other.h5"), DS_ERR_DATA, "other.shards/00000.h5: /w is damaged");
+}
+
+// One bit of a shard: refused, or of no account (the shard's own HDF5 parts, which are not read).
+static void test_flipped_shard(void **state) {
+    (void)state;
+    FileMap map;
+    int refused = 0;
+    make_model(F("bits.h5"), 0);
+    ok(file_map(F("bits.shards/00001.h5"), &map));
+    char *copy = mem_strndup(map.data, map.bytes);
+    for (size_t at = 0; at < map.bytes; at++) {
+        copy[at] = (char)(copy[at] ^ (1 << at % 8));
+        spill(F("bits.shards/00001.h5"), copy, map.bytes);
+        copy[at] = map.data[at];
+        refused += !reads_as(F("bits.h5"), 0);
+        err_clear();
+    }
+    assert_int_equal(refused, 64); // bytes of elements
+    mem_free(copy);
+    file_unmap(&map);
+}
+
+// Tables over shards as a stranger could have written them; the data set beside them is a virtual one.
+static void test_hostile_tables(void **state) {
+    (void)state;
+    static const struct {
+        const char *hashes, *shards, *words; // %s: a hash
+    } cases[] = {{"0 24 %s\n", "fp32 4 6\n0 2048\n", "folder of shards"},
+                 {"0 24 %s\n", NULL, "without a table of its shards"},
+                 {"0 24 %s\n", "fp32 4\n0 2048\n", "has the shape 4 x 1 (1 dimensions), expected 4 x 6"},
+                 {"0 24 %s\n", "fp32 4 6 1\n0 2048\n", "has the shape"},
+                 {"0 12 %s\n", "fp32 4 6\n0 2048\n", "leave a hole at element 12"},
+                 {NULL, "fp32 4 6\n", "leave a hole at element 0"},
+                 {"0 24 %s\n", "fp33 4 6\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "int32 4 6\n0 2048\n", "/w holds fp32, its table of shards says int32"},
+                 {"0 24 %s\n", "int32 4 6\n0 2048\n", "/w holds fp32, its table of shards says int32"},
+                 {"0 24 %s\n", "fp32\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6 1 1 1\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 -6\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 999999999999999999 999999999999999999\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 -1\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n-1 0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n100000 0\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048 1\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "fp32 4 6\n0 2048", "is damaged"}};
+    const int64_t shape[2] = {4, 6};
+    const H5Source source = {0, "/w@0", {0, 24, 0}};
+    for (int i = 0; i < DS_COUNT(cases); i++) {
+        H5File *f;
+        char text[400];
+        ok(h5_create(F("table.h5"), &f));
+        ok(h5_write_virtual(f, "/w", DS_F32, 2, shape, &source, 1));
+        if (cases[i].hashes) {
+            snprintf(text, sizeof text, cases[i].hashes, hash_xxh128("x", 1).hex);
+            ok(h5_attr_put_str(f, "/w", "xxh3_128", text));
+        }
+        ok(h5_make_group(f, "/shards"));
+        if (cases[i].shards) ok(h5_attr_put_str(f, "/shards", "/w", cases[i].shards));
+        ok(h5_commit(&f));
+        expect_read(F("table.h5"), DS_ERR_DATA, cases[i].words);
+    }
+}
+
 static int fresh(void **state) {
     (void)state;
     return file_remove_tree(DIR_) || file_make_dirs(DIR_);
@@ -215,8 +366,10 @@ static int fresh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_long_tensor), cmocka_unit_test(test_long_strips),    cmocka_unit_test(test_wrong_pieces),
-        cmocka_unit_test(test_full_strip),  cmocka_unit_test(test_hostile_hashes),
+        cmocka_unit_test(test_long_tensor),    cmocka_unit_test(test_long_strips),
+        cmocka_unit_test(test_wrong_pieces),   cmocka_unit_test(test_full_strip),
+        cmocka_unit_test(test_hostile_hashes), cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_flipped_shard),  cmocka_unit_test(test_hostile_tables),
     };
     return cmocka_run_group_tests_name("h5_parts", tests, fresh, NULL);
 }
