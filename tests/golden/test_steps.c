@@ -202,8 +202,9 @@ static void check_rollouts(Case *c) {
 }
 
 static void check_summary(Case *c) {
-    char path[160];
+    char path[160], more[32];
     Summary *s = NULL;
+    int shown = 0;
     snprintf(path, sizeof path, "%s/summary.json", c->out);
     if (summary_open(path, &s)) fail_msg("%s", err_text());
     for (int i = 0; i < c->ref.n; i++) {
@@ -211,10 +212,13 @@ static void check_summary(Case *c) {
         if (!strncmp(t->name, "summary.", 8))
             note(c, distance(summary_get(s, t->name + 8), value(t, 0)), reported, "%s", t->name);
         if (strncmp(t->name, "text.", 5)) continue;
+        shown += !strncmp(t->name, "text.ppo.prompt", 15);
         const char *text = summary_get_text(s, t->name + 5);
         if (strlen(text) != t->bytes || memcmp(text, t->data, t->bytes))
             fail_msg("%s is \"%s\", expected \"%.*s\"", t->name, text, (int)t->bytes, t->data);
     }
+    snprintf(more, sizeof more, "ppo.prompt%d", shown + 1);
+    if (summary_get_text(s, more)[0]) fail_msg("%s was not asked for", more);
     summary_destroy(&s);
     say(c, "summary");
 }
