@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 
 enum {
     WORDS = 1024,  // bytes of the file
@@ -260,6 +261,7 @@ static Err acquire(Runlock *l) {
     for (bool taken = false; !taken;) {
         System system = SYSTEM_SILENT;
         Holder h;
+        watchdog_tick();
         DS_TRY(look(l, &system, &h));
         watch(&w, &h);
         const Decision d = decide(l, &w, system, &h);
