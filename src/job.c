@@ -31,6 +31,7 @@
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
+#include "stage/verify.h"
 
 // In the order of the key [job] stages.
 static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
@@ -109,12 +110,7 @@ done:
 }
 
 static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
-
-static bool nothing_left(const Job *j) {
-    for (int i = 0; i < DS_COUNT(stages); i++)
-        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
-    return true;
-}
+static bool nothing_left(const Job *j) { return !(j->p->job.stages & ~j->run.products); }
 
 // Finds what to go on from, and how much of the history that keeps.
 static Err find_resume(Job *j) {
@@ -289,9 +285,10 @@ static Err setup(Job *j) {
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
-    DS_TRY(hold_folder(j)); // may wait longer than deadline_minutes
+    DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
+    DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
     DS_TRY(watch_share(j->p->job.out));
-    DS_TRY(preflight_job(run));
+    preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
@@ -304,6 +301,7 @@ static Err setup(Job *j) {
     greet(j);
     DS_TRY(find_resume(j));
     DS_TRY(check_start(j));
+    DS_TRY(verify_inputs(run, j->p->job.stages & ~run->products));
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
     stop_limit(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
@@ -374,6 +372,19 @@ static Err load_params(const char *path, int n_overrides, char **overrides, Para
     return err;
 }
 
+// What is wrong with the params themselves is said before MPI starts, which can take a while on many ranks; the job
+// then ends with it as with any other error. True: it was said.
+static bool say_at_once(const char *path, int n_overrides, char **overrides) {
+    Params *p = NULL;
+    if (launcher_rank() != 0) return false;
+    Err err = params_load(path, n_overrides, overrides, &p);
+    if (!err) err = preflight_params(p);
+    if (err) log_error("%s", err_text());
+    err_clear();
+    params_free(&p);
+    return err != DS_OK;
+}
+
 // The params file is read when MPI has started; what the command line says of the deadline holds before.
 static void limit_early(int n_overrides, char **overrides) {
     double minutes = 0;
@@ -387,6 +398,7 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     stop_catch();
     watchdog_start();
     limit_early(n_overrides, overrides);
+    const bool said = say_at_once(params_path, n_overrides, overrides);
     world_init();
     Err err = launcher_check(world_size());
     if (!err) err = load_params(params_path, n_overrides, overrides, &j.p);
@@ -397,7 +409,7 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     if (!err) err = closing;
     closing = history_close(&j.run.history);
     if (!err) err = closing;
-    if (err && err_text()[0]) log_error("%s", err_text());
+    if (err && err_text()[0] && !said) log_error("%s", err_text());
     if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
     Runlock *lock = j.run.lock;
     finish(&j);

@@ -13,6 +13,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/expand.h"
 #include "base/mem.h"
 #include "base/watchdog.h"
 
@@ -27,10 +28,13 @@ static Err check_regular(int fd, const char *path, int64_t *bytes) {
 Err file_open_read(const char *path, int *fd, int64_t *bytes) {
     Err err = DS_OK;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // NONBLOCK: a FIFO must not hang us
-    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    const int error = errno;
+    char *hint = *fd < 0 ? expand_refusal(path) : NULL; // of an argument that no shell has seen
+    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s: cannot open: %s%s%s", path, strerror(error), hint ? "; " : "", hint ? hint : "");
     err = check_regular(*fd, path, bytes);
     if (err) close(*fd), *fd = -1;
 done:
+    mem_free(hint);
     return err;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "base/watchdog.h"
+#include "io/filetype.h"
 #include "io/h5.h"
 #include "io/h5_attr.h"
 #include "io/h5_data.h"
@@ -193,7 +194,10 @@ Err dataset_open(const char *path, Dataset **out) {
     Dataset *d = MEM_NEW(Dataset, 1);
     d->path = mem_strdup(path);
     watchdog_enter(WATCH_FILE, "opening a data set", path);
+    DS_TRY(filetype_expect(path, FILETYPE_DATASET));
     DS_TRY(h5_open_checked(path, &f));
+    DS_CHECK(h5_is_group(f, "/samples"), DS_ERR_DATA, "%s: has no /samples, so it is not a data set%s", path,
+             h5_is_group(f, "/config") ? " but a model" : "");
     DS_TRY(read_attributes(d, f));
     DS_TRY(read_index(d, f));
     DS_TRY(check_index(d));

@@ -11,7 +11,7 @@ named=0 bad=0 step=${STEP:-12}
 for ((mb = 400; mb > 100; mb -= mb * step / 100)); do
     out=$here/$mb
     timeout 100 mpirun -np 2 bash -c "[ \$PMI_RANK = 0 ] || ulimit -v $((mb * 1024)); exec ./dschat $tiny_params job.out=$out sft.max_steps=4 \
-        rm.max_steps=4 ppo.max_steps=2 job.deadline_minutes=0.5" >"$out.log" 2>&1
+        rm.max_steps=4 ppo.max_steps=2 job.deadline_minutes=0.1" >"$out.log" 2>&1
     code=$?
     if grep -q 'error while loading shared libraries' "$out.log"; then break
     elif [ $code = 6 ] && grep -q -E '^dschat: .*rank 1 .* in "[^"]+".*(out of|want of) memory' "$out.log"; then named=$((named + 1))
