@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "base/text.h"
 
 enum { CHUNK = 1 << 16, MAX_IDLE = 256 << 20, MAX_RATIO = 100 };
@@ -30,6 +31,7 @@ Err jsonl_open(const char *path, Jsonl **out) {
     int fd = -1;
     Jsonl *j = MEM_NEW(Jsonl, 1);
     j->path = mem_strdup(path);
+    DS_TRY(filetype_expect(path, FILETYPE_LINES));
     DS_TRY(file_open_read(path, &fd, &j->bytes));
     j->gz = gzdopen(fd, "rb");
     DS_CHECK(j->gz, DS_ERR_IO, "%s: cannot be read", path);

@@ -2,6 +2,7 @@
 // is an error, whatever the HDF5 library makes of it.
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -89,28 +90,29 @@ static void make_small(const char *path) {
 static void test_sums(void **state) {
     (void)state;
     FileMap map;
-    bool there;
+    H5Verified v = {.until = INFINITY};
     H5File *f = NULL;
     make_small(F("sums.h5"));
-    ok(h5_sums_verify(F("sums.h5"), 0, 1, &there));
-    assert_true(there);
+    ok(h5_sums_verify(F("sums.h5"), 0, 1, &v));
+    assert_true(v.bytes > 1000 && v.verified == v.bytes && !v.without);
     assert_int_equal(file_map(F("sums.h5"), &map), DS_OK);
     char *copy = mem_strndup(map.data, map.bytes);
     for (size_t at = 0; at < map.bytes; at++) {
         copy[at] = (char)(copy[at] ^ (1 << at % 8));
         spill(F("flip.h5"), copy, map.bytes);
         copy[at] = map.data[at];
-        Err err = h5_sums_verify(F("flip.h5"), 0, 1, &there);
+        v.without = 0;
+        Err err = h5_sums_verify(F("flip.h5"), 0, 1, &v);
         bool word = at >= map.bytes - 58 && at < map.bytes - 46; // "dschat-sums "
         if (!word) expect(err, DS_ERR_DATA, "flip.h5: is damaged");
-        else assert_true(!err && !there);
+        else assert_true(!err && v.without == (int64_t)map.bytes);
     }
     // a tool that changes the file cuts them off
     hid_t id = H5Fopen(F("sums.h5"), H5F_ACC_RDWR, H5P_DEFAULT), g = H5Gopen2(id, "/g", H5P_DEFAULT);
     assert_true(H5Adelete(g, "n") >= 0);
     H5Gclose(g), H5Fclose(id);
-    ok(h5_sums_verify(F("sums.h5"), 0, 1, &there));
-    assert_false(there);
+    ok(h5_sums_verify(F("sums.h5"), 0, 1, &v));
+    assert_true(v.without > 0);
     expect(h5_open_own(F("sums.h5"), &f), DS_ERR_DATA, "has no hashes behind it");
     ok(h5_open_checked(F("sums.h5"), &f));
     h5_close(&f);
@@ -148,8 +150,11 @@ static void test_sums_of_large(void **state) {
     expect(h5_read(f, "/x", DS_F32, 0, 1000000, y), DS_ERR_DATA, "is damaged"); // it stays so
     expect(h5_trouble(f), DS_ERR_DATA, "is damaged");
     h5_close(&f);
-    expect(h5_sums_verify(F("large.h5"), 0, 2, NULL), DS_ERR_DATA, "bytes 31457280 to 32505855");
-    ok(h5_sums_verify(F("large.h5"), 1, 2, NULL)); // the other rank's share
+    H5Verified v = {.until = INFINITY}, late = {.until = 0};
+    expect(h5_sums_verify(F("large.h5"), 0, 2, &v), DS_ERR_DATA, "bytes 31457280 to 32505855");
+    ok(h5_sums_verify(F("large.h5"), 1, 2, &v)); // the other rank's share
+    ok(h5_sums_verify(F("large.h5"), 0, 1, &late));
+    assert_true(late.bytes > n * 4 && late.verified == 0);
     assert_int_equal(unlink(F("large.h5")), 0);
     mem_free(x), mem_free(y);
 }
