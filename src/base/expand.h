@@ -9,8 +9,8 @@
 // Owner: caller, mem_free.
 char *expand_path(const char *path);
 
-// Why a path is refused of which a shell would make something: "~ and $ are not expanded here; write /people/x/y". NULL:
-// it is a plain path. Owner: caller, mem_free.
+// Why a path is refused of which a shell would make something: "~ and $ are not expanded here; write /people/x/y".
+// NULL: it is a plain path. Owner: caller, mem_free.
 char *expand_refusal(const char *path);
 
 #endif
