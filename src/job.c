@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/output.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
@@ -29,6 +30,7 @@
 #include "stage/stage_rm.h"
 #include "stage/stage_sft.h"
 #include "stage/stop.h"
+#include "stage/verify.h"
 
 // In the order of the key [job] stages.
 static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
@@ -70,12 +72,14 @@ static Err hold_folder(Job *j) {
     Err err = DS_OK;
     const char *out = j->p->job.out;
     j->stop_file = mem_printf("%s/STOP", out);
+    watchdog_enter(WATCH_FILE, "taking the run's folder", out);
     if (world_rank() == 0) {
         DS_TRY(output_folder(out));
         DS_TRY(runlock_take(out, &j->run.lock));
         DS_TRY(stop_leftover(j->stop_file));
     }
 done:
+    watchdog_leave();
     return agree_root(group_world(), err);
 }
 
@@ -85,6 +89,7 @@ static Err open_folder(Job *j) {
     const char *out = j->p->job.out;
     char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
     char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
+    watchdog_enter(WATCH_FILE, "opening the run's folder", out);
     DS_TRY(output_folder(out));
     DS_TRY(output_folder_inside(models));
     DS_TRY(output_folder_inside(checkpoints));
@@ -95,6 +100,7 @@ static Err open_folder(Job *j) {
         DS_TRY(ckpt_clean(checkpoints));
     }
 done:
+    watchdog_leave();
     mem_free(log);
     mem_free(summary);
     mem_free(models);
@@ -103,12 +109,7 @@ done:
 }
 
 static bool stage_done(const Job *j, int i) { return j->run.products >> i & 1; }
-
-static bool nothing_left(const Job *j) {
-    for (int i = 0; i < DS_COUNT(stages); i++)
-        if (j->p->job.stages & (1 << i) && !stage_done(j, i)) return false;
-    return true;
-}
+static bool nothing_left(const Job *j) { return !(j->p->job.stages & ~j->run.products); }
 
 // Finds what to go on from, and how much of the history that keeps.
 static Err find_resume(Job *j) {
@@ -116,6 +117,7 @@ static Err find_resume(Job *j) {
     Kv *kv = NULL;
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
+    watchdog_enter(WATCH_FILE, "looking for a checkpoint", dir);
     DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
@@ -135,6 +137,7 @@ static Err find_resume(Job *j) {
     if (!strcmp(j->resume_stage, "ppo")) j->iteration = step;
     log_info("going on from %s", j->resume);
 done:
+    watchdog_leave();
     kv_destroy(&kv);
     mem_free(dir);
     return err;
@@ -283,7 +286,6 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, err));
     DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
     DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
-    coll_set_deadline(60 * j->p->job.deadline_minutes);
     preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
@@ -297,6 +299,7 @@ static Err setup(Job *j) {
     greet(j);
     DS_TRY(find_resume(j));
     DS_TRY(check_start(j));
+    DS_TRY(verify_inputs(run, j->p->job.stages & ~run->products));
     DS_TRY(open_history(j));
     DS_TRY(load_tokenizer(j));
     stop_limit(j->stop_file, clock_deadline(clock_unix(), j->p->job.max_hours), 60 * j->p->job.stop_margin_minutes);
@@ -353,7 +356,9 @@ done:
 static Err load_params(const char *path, int n_overrides, char **overrides, Params **p) {
     char *text = NULL;
     size_t bytes = 0;
+    watchdog_enter(WATCH_FILE, "reading params", path);
     Err err = world_rank() == 0 ? params_read(path, &text, &bytes) : DS_OK;
+    watchdog_leave();
     err = agree_root(group_world(), err);
     if (!err) {
         coll_bcast(group_world(), &bytes, sizeof bytes, 0);
@@ -378,13 +383,24 @@ static bool say_at_once(const char *path, int n_overrides, char **overrides) {
     return err != DS_OK;
 }
 
+// The params file is read when MPI has started; what the command line says of the deadline holds before.
+static void limit_early(int n_overrides, char **overrides) {
+    double minutes = 0;
+    for (int i = 0; i < n_overrides; i++)
+        if (sscanf(overrides[i], "job.deadline_minutes=%lf", &minutes) == 1 && minutes > 0)
+            watchdog_limit(60 * minutes);
+}
+
 Err job_run(const char *params_path, int n_overrides, char **overrides) {
     Job j = {0};
     stop_catch();
+    watchdog_start();
+    limit_early(n_overrides, overrides);
     const bool said = say_at_once(params_path, n_overrides, overrides);
     world_init();
     Err err = launcher_check(world_size());
     if (!err) err = load_params(params_path, n_overrides, overrides, &j.p);
+    if (!err) watchdog_limit(60 * j.p->job.deadline_minutes);
     if (!err) err = setup(&j);
     if (!err) err = all_stages(&j);
     Err closing = history_close_rollouts(&j.run.rollouts);
@@ -397,5 +413,6 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     finish(&j);
     world_finalize();
     runlock_release(&lock); // no rank writes any more
+    watchdog_end();
     return err;
 }

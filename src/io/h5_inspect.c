@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "io/h5_check.h"
 
@@ -39,7 +40,7 @@ static void set_limits(int64_t bytes) {
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_NOFILE, FILES);
     limit(RLIMIT_CORE, 0);
-#ifndef __SANITIZE_ADDRESS__ // which reserves more than any limit
+#if !defined(__SANITIZE_ADDRESS__) && !defined(DS_SANITIZED) // which reserves more than any limit
     limit(RLIMIT_AS, (rlim_t)4 << 30);
 #endif
 }
@@ -145,7 +146,10 @@ Err h5_inspect(const H5File *file) {
     struct stat st;
     DS_CHECK(fstat(h5_drive_fd(file->drive), &st) == 0, DS_ERR_IO, "%s: cannot stat: %s", file->path, strerror(errno));
     if (remember(&st, false)) return DS_OK;
-    DS_TRY(run_child(file->path));
+    watchdog_enter(WATCH_FILE, "inspecting a file", file->path);
+    err = run_child(file->path);
+    watchdog_leave();
+    DS_TRY(err);
     remember(&st, true);
 done:
     return err;

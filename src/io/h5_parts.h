@@ -15,6 +15,7 @@
 
 #include "base/hash.h"
 #include "io/h5_data.h"
+#include "io/h5_sums.h"
 
 enum { H5_ROW_MAX = 1 << 22 };
 
@@ -119,5 +120,9 @@ Err h5_parts_read(const H5File *file, const H5Tensor *tensors, int n_tensors, co
 // them), so that `parts` ranks share the work. DS_ERR_DATA names the file, tensor and range that changed, or a tensor
 // without hashes.
 Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts);
+
+// The same up to a time, added to *v (h5_sums.h); tensors without hashes are no error.
+Err h5_parts_verify_until(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts,
+                          H5Verified *v);
 
 #endif

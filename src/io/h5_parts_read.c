@@ -1,11 +1,13 @@
 // h5_parts_read.c: reading what h5_parts.c wrote: a row as a whole, from its shard by pread or from the one data set
 // that a tensor is, and no element of a row that has not its hash. The row read last is kept: who reads a tensor in
 // order reads each row once.
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/h5_rows.h"
@@ -37,12 +39,15 @@ static Err check_shape(const H5File *file, const H5Tensor *t, const H5Info *info
 // A table over shards counts only where the data set is virtual: h5repack made one file of others, with the same table.
 static Err open_table(const H5File *file, const H5Tensor *t, H5Table *table) {
     Err err = DS_OK;
-    bool virtual = h5_is_virtual(file, t->path);
+    DType dtype = DS_U8;
+    bool virtual = h5_is_virtual(file, t->path, &dtype);
     DS_TRY(h5_rows_read(file, t->path, table));
     DS_CHECK(!virtual || table->sharded, DS_ERR_DATA,
              "%s: %s is a virtual data set without a table of its shards, as another version of this program wrote it; "
              "h5repack -l CONTI FILE NEW makes one file of it, which loads",
              h5_path(file), t->path);
+    DS_CHECK(!virtual || table->info.dtype == dtype, DS_ERR_DATA, "%s: %s holds %s, its table of shards says %s",
+             h5_path(file), t->path, dtype_name(dtype), dtype_name(table->info.dtype));
     table->sharded = virtual;
     if (!virtual) DS_TRY(h5_info(file, t->path, &table->info));
     DS_TRY(check_shape(file, t, &table->info));
@@ -215,19 +220,44 @@ done:
     return err;
 }
 
-Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts) {
+static Err verify_table(H5Parts *p, int i, int part, int parts, int64_t *seen, H5Verified *v) {
+    Err err = DS_OK;
+    const H5Table *t = &p->table[i];
+    if (!t->rows.n && part == 0) v->without += t->info.count * (int64_t)dtype_bytes(t->info.dtype);
+    for (int64_t k = 0; k < t->rows.n; k++) {
+        if ((*seen)++ % parts != part) continue;
+        const int64_t bytes = (int64_t)row_bytes(t, &t->rows.row[k]);
+        v->bytes += bytes;
+        if (clock_now() >= v->until) continue;
+        DS_TRY(load_row(p, i, k));
+        v->verified += bytes;
+    }
+done:
+    return err;
+}
+
+// v NULL: all of it, and every tensor has hashes.
+static Err verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts, H5Verified *v) {
     Err err = DS_OK;
     H5Parts *p = NULL;
     int64_t seen = 0;
+    H5Verified whole = {.until = INFINITY};
     DS_TRY(h5_parts_open(file, tensors, n_tensors, &p));
     for (int i = 0; i < n_tensors; i++) {
-        const H5Table *t = &p->table[i];
-        DS_CHECK(t->rows.n || !t->info.count, DS_ERR_DATA, "%s: %s has no hashes (attribute " H5_ROWS_HASHES ")",
-                 h5_path(file), tensors[i].path);
-        for (int64_t k = 0; k < t->rows.n; k++)
-            if (seen++ % parts == part) DS_TRY(load_row(p, i, k));
+        DS_CHECK(v || p->table[i].rows.n || !p->table[i].info.count, DS_ERR_DATA,
+                 "%s: %s has no hashes (attribute " H5_ROWS_HASHES ")", h5_path(file), tensors[i].path);
+        DS_TRY(verify_table(p, i, part, parts, &seen, v ? v : &whole));
     }
 done:
     h5_parts_close(&p);
     return err;
+}
+
+Err h5_parts_verify(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts) {
+    return verify(file, tensors, n_tensors, part, parts, NULL);
+}
+
+Err h5_parts_verify_until(const H5File *file, const H5Tensor *tensors, int n_tensors, int part, int parts,
+                          H5Verified *v) {
+    return verify(file, tensors, n_tensors, part, parts, v);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -106,7 +107,7 @@ Err h5_sums_read_block(const H5Sums *s, int fd, const char *path, int64_t k, voi
                    path, (long long)k * H5_SUM_BLOCK, (long long)k * H5_SUM_BLOCK + (long long)n - 1);
 }
 
-Err h5_sums_verify(const char *path, int part, int parts, bool *there) {
+Err h5_sums_verify(const char *path, int part, int parts, H5Verified *v) {
     Err err = DS_OK;
     int fd = -1;
     int64_t bytes = 0;
@@ -114,8 +115,13 @@ Err h5_sums_verify(const char *path, int part, int parts, bool *there) {
     char *block = mem_alloc(H5_SUM_BLOCK);
     DS_TRY(file_open_read(path, &fd, &bytes));
     DS_TRY(h5_sums_load(fd, path, bytes, &s));
-    if (there) *there = s.blocks > 0;
-    for (int64_t k = part; k < s.blocks; k += parts) DS_TRY(h5_sums_read_block(&s, fd, path, k, block));
+    if (!s.blocks && part == 0) v->without += bytes;
+    for (int64_t k = part; k < s.blocks; k += parts) {
+        v->bytes += (int64_t)block_bytes(&s, k);
+        if (clock_now() >= v->until) continue;
+        DS_TRY(h5_sums_read_block(&s, fd, path, k, block));
+        v->verified += (int64_t)block_bytes(&s, k);
+    }
 done:
     if (fd >= 0) close(fd);
     mem_free(block);

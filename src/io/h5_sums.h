@@ -32,8 +32,15 @@ void h5_sums_free(H5Sums *sums); // accepts an empty one
 // Block number k into `out`. DS_ERR_IO; DS_ERR_DATA: it is not what was written.
 Err h5_sums_read_block(const H5Sums *sums, int fd, const char *path, int64_t k, void *out);
 
-// Checks the blocks number k with k % parts == part of a file, so that ranks can share the work. *there (may be NULL):
-// whether it has sums; one that has none is DS_OK.
-Err h5_sums_verify(const char *path, int part, int parts, bool *there);
+// How far a verification came: bytes of this part, those of them that were verified, and those of files without sums
+// (which are counted to part 0). It goes on until clock_now() is `until`.
+typedef struct {
+    double until;
+    int64_t bytes, verified, without;
+} H5Verified;
+
+// Checks the blocks number k with k % parts == part of a file, so that ranks can share the work; added to *v. A file
+// without sums is no error.
+Err h5_sums_verify(const char *path, int part, int parts, H5Verified *v);
 
 #endif

@@ -227,6 +227,10 @@ Err modelfile_verify(const ModelFile *m, int part, int parts) {
     return h5_parts_verify(m->file, m->tensors, m->list.n, part, parts);
 }
 
+Err modelfile_verify_until(const ModelFile *m, int part, int parts, H5Verified *v) {
+    return h5_parts_verify_until(m->file, m->tensors, m->list.n, part, parts, v);
+}
+
 Err modelfile_tokenizer(const ModelFile *m, char **data, size_t *bytes) {
     Err err = DS_OK;
     H5Info info;

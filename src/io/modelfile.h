@@ -69,6 +69,8 @@ Err modelfile_read_runs(const ModelFile *model, int i, DType as, int64_t first, 
 
 // Checks this part's share of the weights' hashes (part of parts ranks; 0 of 1: all).
 Err modelfile_verify(const ModelFile *model, int part, int parts);
+// The same up to a time, added to *v (h5_parts.h); weights without hashes are no error.
+Err modelfile_verify_until(const ModelFile *model, int part, int parts, H5Verified *v);
 
 // The tokenizer's bytes with a NUL after them, its SHA-256 checked; *data = NULL if the model has none. Owner: caller,
 // mem_free.

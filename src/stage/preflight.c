@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "data/dataset.h"
@@ -357,8 +358,11 @@ Err preflight_params(const Params *p) {
 }
 
 static Err look_at_all(const Params *p, int ranks) {
-    const Err err = preflight_params(p);
-    return err ? err : preflight(p, ranks, preflight_products(p), NULL, NULL);
+    Err err = preflight_params(p);
+    watchdog_enter(WATCH_FILE, "looking at what the stages need", NULL);
+    if (!err) err = preflight(p, ranks, preflight_products(p), NULL, NULL);
+    watchdog_leave();
+    return err;
 }
 
 Err preflight_job(const Run *run) {

@@ -3,13 +3,13 @@
 # rollouts. The job that goes on from it or begins with it, chat, eval, inspect and verify refuse it (exit code 3), or end as if nothing had
 # happened (an older checkpoint, a byte that means nothing): the digest of all results, or what they print, is the same.
 #
-# flips.sh [N [SEED]]: N flips (default 40). DSCHAT_TEST_JOBS trials run at a time (default 1).
+# flips.sh [N [SEED]]: N flips (default 40). DSCHAT_TEST_JOBS trials run at a time (default 2).
 set -u
 . tests/restart/tiny.inc
 . tests/fail/trial.inc
 tiny_setup || { echo "FAIL flips_setup: $(tail -n 1 "$tiny_data/build.log")"; exit 1; }
 want=${1:-40} seed=${2:-1}
-jobs=${DSCHAT_TEST_JOBS:-1}
+jobs=${DSCHAT_TEST_JOBS:-2}
 here=build/tmp/flips
 rm -rf "$here" && mkdir -p "$here"
 trial_codes=3
@@ -50,7 +50,7 @@ meet() {
     inspect) set -- bin/dschat-model inspect "$t/from/sft.h5" --all --verify ;;
     verify) set -- bin/dschat-data verify "$t/all.h5" ;;
     esac
-    timeout -k 5 "$trial_limit" "$@" >"$t.says" 2>>"$t.log" </dev/null
+    tests/patience "$trial_limit" "$@" >"$t.says" 2>>"$t.log" </dev/null
 }
 
 # judge WHO COPY WAY CODE: nothing, or why not; what a tool says of an undamaged file is in WAY.WHO

@@ -1,16 +1,16 @@
 // bpe.c: any text through a byte-level and a SentencePiece tokenizer and back; any ids to text, at once and token by
 // token.
-#include "fuzz.h"
-#include "token/bpe.h"
+#include "token.h"
 #include "token/tok_norm.h"
 
-enum { TOKENIZERS = 6 };
+enum { TOKENIZERS = 8 };
 static Tokenizer *tokenizers[TOKENIZERS];
 
 static void load(void) {
     static const char *const paths[TOKENIZERS] = {"inputs/data/demo-tokenizer.json", "tests/refs/token_smollm.json",
                                                   "tests/refs/token_llama3.json",    "tests/refs/token_bloom.json",
-                                                  "tests/refs/token_metaspace.json", "tests/refs/token_spm.model"};
+                                                  "tests/refs/token_metaspace.json", "tests/refs/token_spm.model",
+                                                  "tests/refs/token_qwen2.json",     "tests/refs/token_prefix.json"};
     for (int i = 0; i < TOKENIZERS; i++)
         if (tok_load(paths[i], &tokenizers[i])) {
             fprintf(stderr, "%s\n", err_text());
@@ -38,6 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     const int64_t length = (int64_t)n - 2;
     TokIds ids = {0};
     FUZZ_HOLDS(tok_encode(t, text, length, data[1] & 7, &ids) == DS_OK);
+    fuzz_typed(t, text, length);
     if (bytes_kept && !(data[1] & (TOK_SPECIAL | TOK_ENDS))) {
         char *fixed, *back;
         int64_t m;
