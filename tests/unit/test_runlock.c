@@ -301,7 +301,8 @@ static void race(int starters) {
         }
         const int now = ++all->held;
         if (now > all->most) all->most = now;
-        while (all->refused < starters - 1 && all->held < 2) usleep(1000); // until all others have been sent away
+        // Until all others have been sent away.
+        for (int ms = 0; ms < 30000 && all->refused < starters - 1 && all->held < 2; ms++) usleep(1000);
         all->held--;
         runlock_release(&l);
         _exit(0);
