@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "comm/comm_mpi.h"
-#include "comm/watch.h"
 
 static struct {
     bool started;

@@ -14,7 +14,7 @@ fail() { echo "FAIL preflight_$1: $2"; bad=1; }
 expect() {
     local name=$1 want=$2 pattern=$3 log=$here/$1.txt code
     shift 3
-    timeout 120 "$@" >"$log" 2>&1 </dev/null
+    tests/patience 120 "$@" >"$log" 2>&1 </dev/null
     code=$?
     if [ $code != "$want" ]; then fail "$name" "exit code $code, expected $want: $(tail -n 1 "$log")"
     elif ! grep -q -e "$pattern" "$log"; then fail "$name" "does not say \"$pattern\": $(grep -v '^  ' "$log" | head -n 2)"
@@ -111,7 +111,7 @@ checked several 2 'checker = wrods' ppo.checker=wrods critic.model="$here/none.h
 [ "$(grep -o 'also: ' "$here/several.txt" | wc -l)" = 2 ] || fail several "$(grep -o 'also: ' "$here/several.txt" | wc -l) more things said, expected 2"
 cp "$tiny_data/all.h5" "$here/gone.h5"
 keys="job.out=$here/done data.sft_file=$here/gone.h5 sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1"
-timeout 120 mpirun -np 2 ./dschat "$tiny_params" $keys >"$here/done.log" 2>&1 || fail done "$(tail -n 1 "$here/done.log")"
+tests/patience 120 mpirun -np 2 ./dschat "$tiny_params" $keys >"$here/done.log" 2>&1 || fail done "$(tail -n 1 "$here/done.log")"
 rm "$here/gone.h5" "$here/done/models/actor.h5"
 expect done_data 0 'sft is done' ./dschat --check "$tiny_params" $keys
 expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" $keys
