@@ -273,18 +273,30 @@ static void begin_text(WatchText *t) {
     watch_add(t, "dschat: ");
 }
 
-// Of a library that gives up (UCX, when memory is short), or memory that is not there when it is first touched. The
-// process is lost: that the handler runs on a computing thread's stack does no more harm.
+// Signals that a bug or a library in trouble raises, and what they mean for the one who reads it.
+static const struct {
+    int sig;
+    const char *name, *words;
+} fatal_signals[] = {
+    {SIGABRT, "ABRT", "a library gave up, for want of memory if it says nothing else above"},
+#ifndef __SANITIZE_ADDRESS__ // which has better words for these
+    {SIGBUS, "BUS", "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"},
+    {SIGSEGV, "SEGV", "a bug, or a library that does not look for want of memory"},
+    {SIGFPE, "FPE", "a bug"},
+    {SIGILL, "ILL", "an instruction that this CPU does not have"},
+#endif
+};
+
+// The process is lost: that the handler runs on a computing thread's stack does no more harm.
 static void last_words(int sig) {
     WatchText t;
     char where[256];
     begin_text(&t);
     watch_add_rank(&t, dog.rank, own());
-    watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", sig == SIGBUS ? "BUS" : "ABRT",
-              watchdog_where(where, sizeof where),
-              sig == SIGBUS ? "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"
-                            : "a library gave up, for want of memory if it says nothing else above",
-              DS_ERR_BUG);
+    for (int i = 0; i < DS_COUNT(fatal_signals); i++)
+        if (fatal_signals[i].sig == sig)
+            watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", fatal_signals[i].name,
+                      watchdog_where(where, sizeof where), fatal_signals[i].words, DS_ERR_BUG);
     own()->state = WATCH_FATAL;
     watch_write(&t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
@@ -295,8 +307,7 @@ static void catch_last_words(void) {
     static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
     const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK | SA_RESETHAND};
     sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
-    sigaction(SIGABRT, &how, NULL);
-    sigaction(SIGBUS, &how, NULL);
+    for (int i = 0; i < DS_COUNT(fatal_signals); i++) sigaction(fatal_signals[i].sig, &how, NULL);
 }
 
 static void add_own(WatchText *t) {
