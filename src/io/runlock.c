@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "base/watchdog.h"
 
 enum {
@@ -291,11 +292,11 @@ done:
 // ---- holding it ----
 
 static void lost(const Runlock *l, const Holder *h) {
-    char *who = describe(h);
+    char *who = describe(h), *dir = text_shown(l->dir);
     dprintf(STDERR_FILENO,
             "error: %s: %s has taken over this run's folder, because this job (process %ld) showed no sign of life for "
             "long: it ends here and writes nothing more\n",
-            l->dir, who, l->me.pid);
+            dir, who, l->me.pid);
     _exit(DS_STOP_FINAL); // lint: another writes; nothing may be closed or finished
 }
 
