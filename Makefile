@@ -93,7 +93,7 @@ tests: $(TESTBIN)
 
 # libFuzzer's targets are built by clang, with ASan and UBSan, apart from everything else; COVER=1: to count lines instead.
 FUZZ_CC   := clang
-FUZZ_SAN  := $(if $(COVER),-fprofile-instr-generate -fcoverage-mapping,-fsanitize=address,undefined -fno-sanitize-recover=all)
+FUZZ_SAN  := $(if $(COVER),-fprofile-instr-generate -fcoverage-mapping -DFUZZ_COVER,-fsanitize=address,undefined -fno-sanitize-recover=all)
 FUZZ_DIR  := $(BUILD)/fuzz$(if $(COVER),-cover)
 FUZZ_SRC  := $(wildcard $(foreach r,base params comm token arch io data,src/$(r)/*.c))
 FUZZ_OBJ  := $(FUZZ_SRC:%.c=$(FUZZ_DIR)/obj/%.o)
@@ -103,7 +103,7 @@ FUZZ_LINK := $(filter -l% -L% -Wl%,$(shell mpicc -link_info 2>/dev/null))
 $(FUZZ_DIR)/obj/src/io/origin.o: CPPFLAGS += -DDS_COMMIT='"fuzz"' -DDS_FLAGS='"fuzz"'
 $(FUZZ_DIR)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	@$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_MPI) -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wno-unknown-pragmas -fsanitize=fuzzer-no-link $(FUZZ_SAN) -MMD -MP -c -o $@ $<
+	@$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_MPI) -std=c11 -D_GNU_SOURCE -DDS_SANITIZED -g -O1 -Wall -Wno-unknown-pragmas -Wno-unknown-attributes -fsanitize=fuzzer-no-link $(FUZZ_SAN) -MMD -MP -c -o $@ $<
 # The kernels, which parse nothing, are those of the program.
 FUZZ_KER  := $(KSRC:%.c=$(BUILD)/obj/%.o) $(SETS:%=$(BUILD)/obj/cpu_%.o)
 $(FUZZ_BIN): $(FUZZ_DIR)/%: $(FUZZ_DIR)/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(FUZZ_KER)

@@ -16,6 +16,7 @@
 #include "comm/coll.h"
 #include "comm/cores.h"
 #include "comm/launcher.h"
+#include "comm/watch.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
@@ -286,6 +287,7 @@ static Err setup(Job *j) {
     DS_TRY(agree_err(run->world, err));
     DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
     DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
+    DS_TRY(watch_share(j->p->job.out));
     preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);

@@ -34,7 +34,8 @@ size_t watch_board_bytes(int size);
 // What an observer remembers of each slot.
 typedef struct {
     uint64_t beat;
-    double at;  // the observer's time when the beat last changed
+    double at;  // the observer's time when the beat last changed, of ranks of this node
+    double age; // seconds without a new beat in the courier's news, of others
     bool local; // on this node
     bool there; // its process was seen alive, so that its end can be seen too
 } WatchMemory;

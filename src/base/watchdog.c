@@ -16,10 +16,20 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watch_files.h"
 #include "base/watch_rule.h"
 #include "base/watch_say.h"
 
-enum { DEPTH = 16, NAMED = 8, START_LIMIT = 600, FATAL_SECONDS = 15, SILENT_SECONDS = 2, STACK_BYTES = 256 << 10 };
+enum {
+    DEPTH = 16,
+    NAMED = 8,
+    START_LIMIT = 600,
+    FATAL_SECONDS = 15,
+    SILENT_SECONDS = 2,
+    ROUNDS = 20,
+    FAR_FACTOR = 3,
+    STACK_BYTES = 256 << 10
+};
 
 static const double QUIT_SECONDS = 0.05;  // from SIGQUIT to the end of all who got it
 static const double LAUNCHER_SECONDS = 2; // in which a launcher that was told has ended all
@@ -57,6 +67,8 @@ static struct {
     WatchBoard *board; // NULL: none yet
     const int *local;
     int n_local, rank;
+    uint64_t round; // the courier's, as last seen, and when
+    double round_at;
     WatchSlot alone; // before there is a board
 } dog = {.rank = -1};
 
@@ -102,7 +114,10 @@ void watchdog_step(const char *stage, int64_t step) {
     unlock();
 }
 
-void watchdog_limit(double seconds) { rank_is.limit = seconds; }
+void watchdog_limit(double seconds) {
+    rank_is.limit = seconds;
+    watch_files_period((seconds < WATCH_FLOOR ? seconds : WATCH_FLOOR) / ROUNDS);
+}
 
 static Section *top(void) { return &rank_is.stack[rank_is.depth < DEPTH ? rank_is.depth : DEPTH - 1]; }
 
@@ -169,7 +184,13 @@ void watchdog_join(WatchBoard *board, int rank, const int *local, int n_local) {
 
 // ---- the end ----
 
-static double seconds_of(int rank) { return dog.rule.awake - dog.seen[rank].at; }
+// How long nothing was heard of a rank.
+static double seconds_of(int rank) {
+    const WatchMemory *m = &dog.seen[rank];
+    return m->local ? dog.rule.awake - m->at : m->age;
+}
+
+static double round_seconds(void) { return watch_rule_floor(&dog.rule) / ROUNDS; }
 
 static void sleep_until(double time) {
     const struct timespec t = {(time_t)time, (long)(1e9 * (time - (double)(time_t)time))};
@@ -233,12 +254,15 @@ _Noreturn void watchdog_quit(void) {
 static _Noreturn void end_job(WatchText *t) {
     int nobody = 0;
     WatchBoard *b = dog.board;
+    const bool far = b && dog.n_local < b->size;
+    if (far && t && dog.local[0] > 0) sleep_until(clock_now() + 2 * round_seconds()); // the first node speaks
     if (b && (!t || !atomic_compare_exchange_strong(&b->fired, &nobody, 1 + dog.rank))) leave_together(false);
     // Without a board all speak; who comes later is mostly ended by the launcher before.
     if (!b && dog.rank > 0) sleep_until(clock_now() + 0.3 + 0.01 * (dog.rank % 64));
     watch_add(t, "\ndschat: the job ends with exit code %d\n", DS_ERR_BUG);
     watch_write(t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
+    else if (far) sleep_until(clock_now() + 1.2 * round_seconds()); // the courier tells the other nodes
     wake_others();
     if (b) leave_together(true);
     watchdog_quit();
@@ -247,6 +271,32 @@ static _Noreturn void end_job(WatchText *t) {
 static void begin_text(WatchText *t) {
     *t = (WatchText){0};
     watch_add(t, "dschat: ");
+}
+
+// Of a library that gives up (UCX, when memory is short), or memory that is not there when it is first touched. The
+// process is lost: that the handler runs on a computing thread's stack does no more harm.
+static void last_words(int sig) {
+    WatchText t;
+    char where[256];
+    begin_text(&t);
+    watch_add_rank(&t, dog.rank, own());
+    watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", sig == SIGBUS ? "BUS" : "ABRT",
+              watchdog_where(where, sizeof where),
+              sig == SIGBUS ? "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"
+                            : "a library gave up, for want of memory if it says nothing else above",
+              DS_ERR_BUG);
+    own()->state = WATCH_FATAL;
+    watch_write(&t);
+    if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
+    _exit(DS_ERR_BUG); // lint: a signal's handler
+}
+
+static void catch_last_words(void) {
+    static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
+    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+    sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+    sigaction(SIGABRT, &how, NULL);
+    sigaction(SIGBUS, &how, NULL);
 }
 
 static void add_own(WatchText *t) {
@@ -359,11 +409,35 @@ static void look_at(int r) {
         m->at = dog.rule.awake;
     }
     if (s->state == WATCH_FATAL && seconds_of(r) > FATAL_SECONDS) end_job(NULL); // its words were the last
-    if (s->state != WATCH_RUNS || !m->local) return;
+    if (s->state != WATCH_RUNS) return;
     const bool alive = kill(s->pid, 0) == 0;
     m->there |= alive;
     if (m->there && !alive && seconds_of(r) > 1) end_lost(r, true);
     if (seconds_of(r) > watch_rule_floor(&dog.rule)) end_lost(r, false);
+}
+
+// Has the courier brought news of rank r, of another node? Rounds that did not take place count for nothing.
+static void look_far(int r, double since) {
+    const WatchSlot *s = &dog.board->slot[r];
+    WatchMemory *m = &dog.seen[r];
+    const uint64_t beat = s->beat;
+    m->age = beat != m->beat || s->state != WATCH_RUNS || since > 3 * round_seconds() ? 0 : m->age + since;
+    m->beat = beat;
+    const double most = FAR_FACTOR * watch_rule_floor(&dog.rule); // file systems stand still for a while, too
+    if (m->age > (most < dog.rule.limit ? most : dog.rule.limit)) end_lost(r, false);
+}
+
+static void look_around(void) {
+    const uint64_t round = dog.board->round;
+    const double since = dog.rule.awake - dog.round_at;
+    for (int i = 0; i < dog.board->size; i++) {
+        if (i == dog.rank) continue;
+        if (dog.seen[i].local) look_at(i);
+        else if (round != dog.round) look_far(i, since);
+    }
+    if (round == dog.round) return;
+    dog.round = round;
+    dog.round_at = dog.rule.awake;
 }
 
 // Has the wait a reason, a rank that works, or that may be stopped, which takes longer to tell?
@@ -427,8 +501,7 @@ static void look(void) {
     if (own()->state == WATCH_RUNS) publish(&s);
     if (rank_is.gone_at > 0 && clock_now() > rank_is.gone_at) _exit(DS_ERR_BUG); // lint: it has said why
     if (dog.board && dog.board->fired) end_job(NULL);
-    for (int i = 0; dog.board && i < dog.board->size; i++)
-        if (i != dog.rank) look_at(i);
+    if (dog.board) look_around();
     if (own()->state == WATCH_RUNS) judge(&s);
     unlock();
 }
@@ -457,6 +530,7 @@ void watchdog_start(void) {
     introduce(&dog.alone);
     watch_rule_start(&dog.rule, rank_is.limit, clock_now());
     pthread_atfork(NULL, NULL, forget);
+    catch_last_words();
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -482,4 +556,5 @@ void watchdog_end(void) {
         }
         if (!all) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
+    watch_files_end();
 }

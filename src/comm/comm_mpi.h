@@ -20,6 +20,10 @@ struct Group {
     GroupCount *count;
 };
 
+// Gives the ranks of `node` one board of `size` slots (base/watchdog.h); where memory cannot be shared each has its
+// own. world.c calls it. Collective on node.
+void watch_node(MPI_Comm node, int rank, int size);
+
 // Fatal, with the library's words, unless rc is MPI_SUCCESS.
 void comm_check(int rc, const char *what);
 

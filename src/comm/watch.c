@@ -8,8 +8,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/output.h"
+#include "base/watch_files.h"
+#include "comm/agree.h"
 #include "comm/comm_mpi.h"
+
+static WatchBoard *board;
+static int *board_local, board_ranks; // of this node
 
 // Where the board is, as its maker tells the others.
 typedef struct {
@@ -79,5 +86,36 @@ void watch_node(MPI_Comm node, int rank, int size) {
         local[0] = rank;
     }
     b->size = size;
-    watchdog_join(b, rank, local, all ? n : 1);
+    board = b;
+    board_local = local;
+    board_ranks = all ? n : 1;
+    watchdog_join(b, rank, local, board_ranks);
+}
+
+// The first rank of each node, on all ranks; how many.
+static int find_nodes(int *nodes) {
+    const Group *world = group_world();
+    int *first = MEM_NEW(int, world->size), n = 0;
+    coll_allgather(world, &board_local[0], sizeof(int), first);
+    for (int r = 0; r < world->size; r++)
+        if (first[r] == r) nodes[n++] = r;
+    mem_free(first);
+    return n;
+}
+
+Err watch_share(const char *out) {
+    Err err = DS_OK;
+    const Group *world = group_world();
+    int *nodes = MEM_NEW(int, world->size); // for the life of the process
+    const int n_nodes = find_nodes(nodes);
+    uint64_t mark = board->mark;
+    char *folder = mem_printf("%s/.watch", out);
+    coll_bcast(world, &mark, sizeof mark, 0);
+    if (world->rank == 0) err = file_remove_tree(folder); // of a start that was killed
+    if (world->rank == 0 && !err && n_nodes > 1) err = output_folder_inside(folder);
+    DS_TRY(agree_root(world, err));
+    if (n_nodes > 1) watch_files_start(board, folder, mark, world->rank, board_local, board_ranks, nodes, n_nodes);
+done:
+    mem_free(folder);
+    return err;
 }

@@ -1,11 +1,11 @@
-// watch.h: how the watchdogs of a job (base/watchdog.h) find each other.
+// watch.h: how the watchdogs of a job (base/watchdog.h) find each other. Those of a node do when the world begins.
 #ifndef DS_WATCH_H
 #define DS_WATCH_H
 
-#include <mpi.h>
+#include "base/err.h"
 
-// Gives the ranks of `node` one board of `size` slots; where memory cannot be shared each has its own. world.c calls
-// it. Collective on node.
-void watch_node(MPI_Comm node, int rank, int size);
+// Ranks of different nodes see each other through files in `out`/.watch, which rank 0 makes; on one node there are
+// none. Collective on world.
+Err watch_share(const char *out);
 
 #endif

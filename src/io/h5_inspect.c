@@ -40,7 +40,7 @@ static void set_limits(int64_t bytes) {
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_NOFILE, FILES);
     limit(RLIMIT_CORE, 0);
-#ifndef __SANITIZE_ADDRESS__ // which reserves more than any limit
+#if !defined(__SANITIZE_ADDRESS__) && !defined(DS_SANITIZED) // which reserves more than any limit
     limit(RLIMIT_AS, (rlim_t)4 << 30);
 #endif
 }

@@ -261,6 +261,7 @@ static char *sum_up(const Rerun *r) {
 
 // The record of a run that has begun cannot be read.
 static Err unknown_record(Rerun *r, Err err) {
+    if (err == DS_ERR_IO) return err; // another start may read it
     char *why = mem_strdup(err ? err_text() : "it is missing");
     err_clear();
     if (r->p->job.accept_changes) {

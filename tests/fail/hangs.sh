@@ -29,6 +29,14 @@ code=$?
 if [ $code = 6 ] && grep -q 'MPI_THREAD_FUNNELED' "$out.log"; then echo "ok hang_no_threads"
 else echo "FAIL hang_no_threads: exit code $code: $(tail -n 1 "$out.log")"; fi
 
+# A library gives up.
+out=$hang_here/abort
+timeout 60 mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" -genv HANG_CALL MPI_Isend -genv HANG_RANK 1 -genv HANG_AT 40 -genv HANG_HOW abort \
+    ./dschat "$tiny_params" job.out="$out" $hang_quick >"$out.log" 2>&1
+code=$?
+if [ $code = 6 ] && grep -q 'rank 1 .* signal ABRT in ".*" at sft step' "$out.log"; then echo "ok hang_abort"
+else echo "FAIL hang_abort: exit code $code, expected 6: $(grep -m 1 '^dschat: ' "$out.log")"; fi
+
 # One rank's fsync of a file that all share fails: the others do not wait for it.
 out=$hang_here/shared_sync
 timeout 100 mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" -genv HANG_CALL fsync -genv HANG_RANK 0 -genv HANG_PATH rollouts.nc \
@@ -42,6 +50,13 @@ stop stopped_1 2 0.$((RANDOM % 10)) 0 &
 stop stopped_2 4 $((1 + RANDOM % 3)).$((RANDOM % 10)) 0 &
 stop stopped_3 2 $((2 + RANDOM % 5)).$((RANDOM % 10)) 0 &
 wait
+# Ranks that take each other for ranks of other nodes see each other through files.
+hang far MPI_Isend 1 3 'rank 1 .*"(all-gather|reduce-scatter)".* at sft step' HANG_AT=40 MPIR_CVAR_NOLOCAL=1 &
+hang far_model pread 1 2 'rank 1 .*"(opening|reading) a model" .*sft.h5. at rm' HANG_PATH=models/sft MPIR_CVAR_NOLOCAL=1 &
+MPIR_CVAR_NOLOCAL=1 stop far_stopped 2 $((4 + RANDOM % 2)).$((RANDOM % 10)) 0 &
+MPIR_CVAR_NOLOCAL=1 limit=0.1 stop far_goes_on 2 $((2 + RANDOM % 3)).$((RANDOM % 10)) 4 &
+wait
+[ -z "$(find "$hang_here/far_goes_on" -name .watch)" ] || echo "FAIL hang_far_files: $(find "$hang_here/far_goes_on/.watch") is left"
 limit=0.1 stop goes_on_1 2 $((1 + RANDOM % 2)).$((RANDOM % 10)) 4 &
 limit=0.1 stop goes_on_2 4 $((2 + RANDOM % 4)).$((RANDOM % 10)) 4 &
 wait

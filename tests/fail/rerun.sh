@@ -96,6 +96,9 @@ else ok harmless; fi
 same="$short data.file=$here/kept.h5 checkpoint.keep=3 actor.zero_stage=0 rm.micro_tokens=300 rm.max_steps=7 ppo.lr=2e-3 ppo.max_steps=2 job.max_hours=5"
 before=$(told "$out")
 again "$out" 1 $same && [ "$(told "$out")" = "$before" ] && ok same_again || fail same_again "$(tail -n 1 "$out.log")"
+again "$out" 1 $same checkpoint.keep=4 && grep -q '^# change .*rm.max_steps = 7 (was 6)' "$out/params.out" && grep -q '^# change .*checkpoint.keep = 4' "$out/params.out" && ok changes_kept ||
+    fail changes_kept "earlier changes are gone from params.out: $(last_error "$out")"
+same="$same checkpoint.keep=4"
 refuses finished_run "$out" 'ppo.kl_coef was' $same ppo.kl_coef=0.3
 refuses finished_run_longer "$out" 'ppo.max_steps was 2' $same ppo.max_steps=9
 

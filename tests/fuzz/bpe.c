@@ -3,13 +3,14 @@
 #include "token.h"
 #include "token/tok_norm.h"
 
-enum { TOKENIZERS = 6 };
+enum { TOKENIZERS = 8 };
 static Tokenizer *tokenizers[TOKENIZERS];
 
 static void load(void) {
     static const char *const paths[TOKENIZERS] = {"inputs/data/demo-tokenizer.json", "tests/refs/token_smollm.json",
                                                   "tests/refs/token_llama3.json",    "tests/refs/token_bloom.json",
-                                                  "tests/refs/token_metaspace.json", "tests/refs/token_spm.model"};
+                                                  "tests/refs/token_metaspace.json", "tests/refs/token_spm.model",
+                                                  "tests/refs/token_qwen2.json",     "tests/refs/token_prefix.json"};
     for (int i = 0; i < TOKENIZERS; i++)
         if (tok_load(paths[i], &tokenizers[i])) {
             fprintf(stderr, "%s\n", err_text());

@@ -32,7 +32,8 @@ static void encode(const Chat *c, const ChatTurn *turns, int64_t n) {
         }
         if (n > 1 && turns[n - 1].role == CHAT_ASSISTANT) {
             FUZZ_HOLDS(chat_encode(c, turns, n - 1, true, &prompt) == DS_OK);
-            FUZZ_HOLDS(prompt.ids.n <= x.ids.n && !memcmp(prompt.ids.id, x.ids.id, (size_t)prompt.ids.n * 4));
+            FUZZ_HOLDS(prompt.ids.n <= x.ids.n);
+            FUZZ_HOLDS(!prompt.ids.n || !memcmp(prompt.ids.id, x.ids.id, (size_t)prompt.ids.n * 4));
         }
     }
     FUZZ_HOLDS(!strstr(err_text(), "no prefix"));

@@ -202,8 +202,9 @@ static void check_rollouts(Case *c) {
 }
 
 static void check_summary(Case *c) {
-    char path[160];
+    char path[160], more[32];
     Summary *s = NULL;
+    int shown = 0;
     snprintf(path, sizeof path, "%s/summary.json", c->out);
     if (summary_open(path, &s)) fail_msg("%s", err_text());
     for (int i = 0; i < c->ref.n; i++) {
@@ -211,15 +212,35 @@ static void check_summary(Case *c) {
         if (!strncmp(t->name, "summary.", 8))
             note(c, distance(summary_get(s, t->name + 8), value(t, 0)), reported, "%s", t->name);
         if (strncmp(t->name, "text.", 5)) continue;
+        shown += !strncmp(t->name, "text.ppo.prompt", 15);
         const char *text = summary_get_text(s, t->name + 5);
         if (strlen(text) != t->bytes || memcmp(text, t->data, t->bytes))
             fail_msg("%s is \"%s\", expected \"%.*s\"", t->name, text, (int)t->bytes, t->data);
     }
+    snprintf(more, sizeof more, "ppo.prompt%d", shown + 1);
+    if (summary_get_text(s, more)[0]) fail_msg("%s was not asked for", more);
     summary_destroy(&s);
     say(c, "summary");
 }
 
-// How far a product is from the reference's, weight by weight, as a share of what training has changed in all of it.
+static const char *name_of(const ModelFile *file, int weight) {
+    return modelfile_tensor(file, weight)->path + strlen("/weights/");
+}
+
+// How far a weight is from the reference's, as a share of what training has changed in it. moved: the most that any of
+// the product has changed; what does not change but for rounding is measured against that.
+static void check_weight(Case *c, const char *product, const ModelFile *file, int i, double moved) {
+    const char *name = name_of(file, i);
+    const SafeTensor *want = get(c, "weights.%s.%s", product, name);
+    const double own = value(get(c, "moved.%s.%s", product, name), 0);
+    float *x = MEM_NEW(float, want->count);
+    double square = 0;
+    if (modelfile_read(file, i, DS_F32, 0, want->count, x)) fail_msg("%s", err_text());
+    for (int64_t e = 0; e < want->count; e++) square += (x[e] - value(want, e)) * (x[e] - value(want, e));
+    note(c, sqrt(square) / fmax(own, 0.05 * moved), 1e-4, "%s.%s", product, name);
+    mem_free(x);
+}
+
 static void check_product(Case *c, const char *product) {
     char path[160];
     ModelFile *file = NULL;
@@ -227,27 +248,8 @@ static void check_product(Case *c, const char *product) {
     snprintf(path, sizeof path, "%s/models/%s.h5", c->out, product);
     if (modelfile_open(path, &file)) fail_msg("%s", err_text());
     const int n = modelfile_count(file);
-    for (int i = 0; i < n; i++)
-        moved = fmax(moved,
-                     value(get(c, "moved.%s.%s", product, modelfile_tensor(file, i)->path + strlen("/weights/")), 0));
-    for (int i = 0; i < n; i++) {
-        const char *name = modelfile_tensor(file, i)->path + strlen("/weights/");
-        const SafeTensor *want = get(c, "weights.%s.%s", product, name);
-        float *x = MEM_NEW(float, want->count);
-        if (modelfile_read(file, i, DS_F32, 0, want->count, x)) fail_msg("%s", err_text());
-        double error = 0, own = value(get(c, "moved.%s.%s", product, name), 0);
-        for (int64_t e = 0; e < want->count; e++) error += (x[e] - value(want, e)) * (x[e] - value(want, e));
-        // What does not move but for rounding is measured against what moves most.
-        note(c, sqrt(error) / fmax(own, 0.05 * moved), 1e-4, "%s.%s", product, name);
-        mem_free(x);
-    }
-    for (int i = 0; i < c->ref.n; i++) {
-        char prefix[64];
-        snprintf(prefix, sizeof prefix, "weights.%s.", product);
-        if (!strncmp(c->ref.t[i].name, prefix, strlen(prefix)) &&
-            modelfile_find(file, c->ref.t[i].name + strlen(prefix)) < 0)
-            fail_msg("%s has no %s", path, c->ref.t[i].name);
-    }
+    for (int i = 0; i < n; i++) moved = fmax(moved, value(get(c, "moved.%s.%s", product, name_of(file, i)), 0));
+    for (int i = 0; i < n; i++) check_weight(c, product, file, i, moved);
     snprintf(path, sizeof path, "score.%s", product);
     const SafeTensor *score = safetensors_find(&c->ref, path);
     if (score) {
@@ -257,16 +259,32 @@ static void check_product(Case *c, const char *product) {
     modelfile_close(&file);
 }
 
+// The weights that the reference has of a product.
+static int wanted(const Case *c, const char *product) {
+    char prefix[64];
+    int n = 0;
+    snprintf(prefix, sizeof prefix, "weights.%s.", product);
+    for (int i = 0; i < c->ref.n; i++) n += !strncmp(c->ref.t[i].name, prefix, strlen(prefix));
+    return n;
+}
+
+static int there(const char *path) {
+    ModelFile *file = NULL;
+    if (!file_exists(path)) return 0;
+    if (modelfile_open(path, &file)) fail_msg("%s", err_text());
+    const int n = modelfile_count(file);
+    modelfile_close(&file);
+    return n;
+}
+
 static void check_products(Case *c) {
     static const char *const products[] = {"sft", "rm", "critic", "actor_ema", "actor"};
     for (int p = 0; p < DS_COUNT(products); p++) {
-        char path[160], prefix[64];
+        char path[160];
         snprintf(path, sizeof path, "%s/models/%s.h5", c->out, products[p]);
-        snprintf(prefix, sizeof prefix, "weights.%s.", products[p]);
-        bool wanted = false;
-        for (int i = 0; i < c->ref.n; i++) wanted |= !strncmp(c->ref.t[i].name, prefix, strlen(prefix));
-        if (file_exists(path) != wanted) fail_msg("%s %s", path, wanted ? "is missing" : "should not be there");
-        if (wanted) check_product(c, products[p]);
+        if (there(path) != wanted(c, products[p]))
+            fail_msg("%s has %d weights, expected %d", path, there(path), wanted(c, products[p]));
+        if (wanted(c, products[p])) check_product(c, products[p]);
     }
     say(c, "weights");
 }
@@ -279,7 +297,8 @@ static void whole_job(void **state) {
     snprintf(path, sizeof path, REFS "%s.safetensors", c->name);
     if (safetensors_open(path, &c->ref)) fail_msg("%s", err_text());
     check_data(c);
-    run("mpirun -np %d ./dschat " REFS "%s.in job.out=%s %s >%s.log 2>&1", c->ranks, c->name, c->out, c->keys, c->out);
+    run("mpirun -np %d ./dschat " REFS "%s.in job.out=%s %s >%s.log 2>&1 || { tail -n 3 %s.log; false; }", c->ranks,
+        c->name, c->out, c->keys, c->out, c->out);
     check_rollouts(c);
     check_history(c);
     check_summary(c);

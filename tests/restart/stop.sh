@@ -75,8 +75,9 @@ fi
 out=$here/paths
 for i in 1 2 3 4; do run "$out" 1 $short data.file="$here/none.h5"; codes[i]=$?; done
 for i in 5 6; do
+    rm -f "$out/log.txt"
     begin "$out" checkpoint.every_steps=0
-    while kill -0 $pid 2>/dev/null && [ "$(grep -c '^start' "$out/starts.log" 2>/dev/null)" -lt "$i" ]; do sleep 0.005; done
+    while kill -0 $pid 2>/dev/null && ! grep -q '^sft: ' "$out/log.txt" 2>/dev/null; do sleep 0.005; done
     kill -KILL $pid 2>/dev/null
     wait $pid 2>/dev/null
     codes[i]=$?

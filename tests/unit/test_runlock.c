@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/runlock.h"
@@ -67,6 +68,14 @@ int clock_gettime(clockid_t id, struct timespec *t) {
         t->tv_sec = (time_t)now, t->tv_nsec = (long)((now - (double)t->tv_sec) * 1e9);
     }
     return rc;
+}
+
+// Between looking and writing there is time for another.
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at) {
+    ssize_t (*real)(int, const void *, size_t, off_t) =
+        (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+    if (pretend.shared) usleep(300000);
+    return real(fd, data, n, at);
 }
 
 static char dir[] = "/tmp/dschat-lock-XXXXXX";
@@ -226,14 +235,18 @@ static void test_other_host(void **state) {
     fresh();
     // On a file system of this node alone fcntl knows.
     put_holder("elsewhere", 1, "running", 1);
+    const double began = clock_now();
     expect(runlock_take(dir, &l), DS_OK, "");
+    assert_true(clock_now() - began < 60); // without looking whether it lives
     assert_non_null(strstr(runlock_note(l), "process 1 on elsewhere (batch job 77), since 2026-01-01T00:00:00Z"));
     runlock_release(&l);
     // On another it stands still for two minutes, here of a hundredth of their length.
     for (int i = 0; i < 2; i++) {
         pretend.shared = true, pretend.silent = i == 0, pretend.granted = i == 1, pretend.speed = 100;
         put_holder("elsewhere", 1, "running", 1);
+        const double looked = clock_now();
         expect(runlock_take(dir, &l), DS_OK, "");
+        assert_true(clock_now() - looked >= 120);
         assert_non_null(runlock_note(l));
         pretend.speed = 0; // its thread waits in true seconds
         runlock_release(&l);
@@ -260,6 +273,12 @@ static void test_lost(void **state) {
     usleep(100000);
     char *again = words();
     assert_memory_equal(mine, again, strstr(mine, "beat") - mine);
+    while (!strstr(again, "beat 0000000002")) { // it goes on
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+        usleep(100000);
+        mem_free(again);
+        again = words();
+    }
     put_holder("elsewhere", 1, "running", 1);
     assert_int_equal(end_of(pid), DS_STOP_FINAL);
     mem_free(mine), mem_free(again), mem_free(path);
@@ -282,7 +301,8 @@ static void race(int starters) {
         }
         const int now = ++all->held;
         if (now > all->most) all->most = now;
-        while (all->refused < starters - 1 && all->held < 2) usleep(1000); // until all others have been sent away
+        // Until all others have been sent away.
+        for (int ms = 0; ms < 30000 && all->refused < starters - 1 && all->held < 2; ms++) usleep(1000);
         all->held--;
         runlock_release(&l);
         _exit(0);
