@@ -11,10 +11,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/output.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
 #include "comm/launcher.h"
+#include "comm/watch.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "io/ckpt.h"
@@ -71,12 +73,14 @@ static Err hold_folder(Job *j) {
     Err err = DS_OK;
     const char *out = j->p->job.out;
     j->stop_file = mem_printf("%s/STOP", out);
+    watchdog_enter(WATCH_FILE, "taking the run's folder", out);
     if (world_rank() == 0) {
         DS_TRY(output_folder(out));
         DS_TRY(runlock_take(out, &j->run.lock));
         DS_TRY(stop_leftover(j->stop_file));
     }
 done:
+    watchdog_leave();
     return agree_root(group_world(), err);
 }
 
@@ -86,6 +90,7 @@ static Err open_folder(Job *j) {
     const char *out = j->p->job.out;
     char *log = mem_printf("%s/log.txt", out), *summary = mem_printf("%s/summary.json", out);
     char *models = mem_printf("%s/models", out), *checkpoints = mem_printf("%s/checkpoints", out);
+    watchdog_enter(WATCH_FILE, "opening the run's folder", out);
     DS_TRY(output_folder(out));
     DS_TRY(output_folder_inside(models));
     DS_TRY(output_folder_inside(checkpoints));
@@ -96,6 +101,7 @@ static Err open_folder(Job *j) {
         DS_TRY(ckpt_clean(checkpoints));
     }
 done:
+    watchdog_leave();
     mem_free(log);
     mem_free(summary);
     mem_free(models);
@@ -112,6 +118,7 @@ static Err find_resume(Job *j) {
     Kv *kv = NULL;
     int64_t step = 0;
     char *dir = mem_printf("%s/checkpoints", j->p->job.out);
+    watchdog_enter(WATCH_FILE, "looking for a checkpoint", dir);
     DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
@@ -131,6 +138,7 @@ static Err find_resume(Job *j) {
     if (!strcmp(j->resume_stage, "ppo")) j->iteration = step;
     log_info("going on from %s", j->resume);
 done:
+    watchdog_leave();
     kv_destroy(&kv);
     mem_free(dir);
     return err;
@@ -277,9 +285,10 @@ static Err setup(Job *j) {
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
-    DS_TRY(hold_folder(j)); // may wait longer than deadline_minutes
-    coll_set_deadline(60 * j->p->job.deadline_minutes);
-    DS_TRY(preflight_job(run));
+    DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
+    DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
+    DS_TRY(watch_share(j->p->job.out));
+    preflight_find_products(run);
     DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
@@ -349,7 +358,9 @@ done:
 static Err load_params(const char *path, int n_overrides, char **overrides, Params **p) {
     char *text = NULL;
     size_t bytes = 0;
+    watchdog_enter(WATCH_FILE, "reading params", path);
     Err err = world_rank() == 0 ? params_read(path, &text, &bytes) : DS_OK;
+    watchdog_leave();
     err = agree_root(group_world(), err);
     if (!err) {
         coll_bcast(group_world(), &bytes, sizeof bytes, 0);
@@ -361,23 +372,49 @@ static Err load_params(const char *path, int n_overrides, char **overrides, Para
     return err;
 }
 
+// What is wrong with the params themselves is said before MPI starts, which can take a while on many ranks; the job
+// then ends with it as with any other error. True: it was said.
+static bool say_at_once(const char *path, int n_overrides, char **overrides) {
+    Params *p = NULL;
+    if (launcher_rank() != 0) return false;
+    Err err = params_load(path, n_overrides, overrides, &p);
+    if (!err) err = preflight_params(p);
+    if (err) log_error("%s", err_text());
+    err_clear();
+    params_free(&p);
+    return err != DS_OK;
+}
+
+// The params file is read when MPI has started; what the command line says of the deadline holds before.
+static void limit_early(int n_overrides, char **overrides) {
+    double minutes = 0;
+    for (int i = 0; i < n_overrides; i++)
+        if (sscanf(overrides[i], "job.deadline_minutes=%lf", &minutes) == 1 && minutes > 0)
+            watchdog_limit(60 * minutes);
+}
+
 Err job_run(const char *params_path, int n_overrides, char **overrides) {
     Job j = {0};
     stop_catch();
+    watchdog_start();
+    limit_early(n_overrides, overrides);
+    const bool said = say_at_once(params_path, n_overrides, overrides);
     world_init();
     Err err = launcher_check(world_size());
     if (!err) err = load_params(params_path, n_overrides, overrides, &j.p);
+    if (!err) watchdog_limit(60 * j.p->job.deadline_minutes);
     if (!err) err = setup(&j);
     if (!err) err = all_stages(&j);
     Err closing = history_close_rollouts(&j.run.rollouts);
     if (!err) err = closing;
     closing = history_close(&j.run.history);
     if (!err) err = closing;
-    if (err && err_text()[0]) log_error("%s", err_text());
+    if (err && err_text()[0] && !said) log_error("%s", err_text());
     if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
     Runlock *lock = j.run.lock;
     finish(&j);
     world_finalize();
     runlock_release(&lock); // no rank writes any more
+    watchdog_end();
     return err;
 }

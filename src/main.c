@@ -4,7 +4,10 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
 #include "base/text.h"
+#include "comm/launcher.h"
 #include "job.h"
 #include "kernels/kernels.h"
 #include "params/params.h"
@@ -33,31 +36,74 @@ static const char help[] =
 
 static void say_line(const char *line, void *user) {
     (void)user;
-    printf("%s\n", line);
+    text_print(stdout, line, (int64_t)strlen(line), false);
+    printf("\n");
+}
+
+// The command line: one command (none: a job), one params file, and overrides, in any order.
+typedef struct {
+    const char *command, *params, *ranks;
+    char **overrides; // [n]
+    int n;
+} Words;
+
+static Err take_command(Words *w, const char *word) {
+    static const char *const commands[] = {"--check", "--plan", "--keys", "--template", "--version", "--help", "-h"};
+    Err err = DS_OK;
+    DS_CHECK(!*w->command || !strcmp(w->command, word), DS_ERR_PARAMS, "%s and %s: expected one of the two", w->command,
+             word);
+    w->command = word;
+    for (int i = 0; i < DS_COUNT(commands); i++)
+        if (!strcmp(word, commands[i])) return DS_OK;
+    const char *near = text_closest(word, commands, DS_COUNT(commands));
+    DS_FAIL(DS_ERR_PARAMS, "unknown option %s%s%s; ./dschat --help lists them", word, near ? "; did you mean " : "",
+            near ? near : "");
+done:
+    return err;
+}
+
+static Err take_words(int argc, char **argv, Words *w) {
+    Err err = DS_OK;
+    *w = (Words){.command = "", .overrides = MEM_NEW(char *, argc)};
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--ranks")) {
+            DS_CHECK(i + 1 < argc, DS_ERR_PARAMS, "--ranks: expected their number, as in --plan PARAMS --ranks 64");
+            w->ranks = argv[++i];
+        } else if (!strncmp(argv[i], "--ranks=", 8)) w->ranks = argv[i] + 8;
+        else if (argv[i][0] == '-') DS_TRY(take_command(w, argv[i]));
+        else if (!w->params && !strchr(argv[i], '=')) w->params = argv[i];
+        else w->overrides[w->n++] = argv[i];
+    }
+    DS_CHECK(!w->ranks || !strcmp(w->command, "--plan"), DS_ERR_PARAMS,
+             "--ranks is for --plan; a job has the ranks that are started: mpirun -np N ./dschat PARAMS");
+    DS_CHECK(w->params || (*w->command && strcmp(w->command, "--plan") && strcmp(w->command, "--check")), DS_ERR_PARAMS,
+             "%s%sexpected the name of a params file; inputs/ has some, and ./dschat --help what else there is",
+             w->command, *w->command ? ": " : "");
+done:
+    return err;
 }
 
 // The params, then what a job would look at before its first stage, as far as that needs no ranks.
-static Err check(int n, char **args) {
+static Err check(const Words *w) {
     Params *p = NULL;
-    Err err = params_load(args[0], n - 1, args + 1, &p);
+    Err err = params_load(w->params, w->n, w->overrides, &p);
     if (!err) err = preflight(p, 0, preflight_products(p), say_line, NULL);
-    if (!err) text_print(stdout, args[0], (int64_t)strlen(args[0]), false), printf(": ok\n");
+    if (!err) text_print(stdout, w->params, (int64_t)strlen(w->params), false), printf(": ok\n");
     params_free(&p);
     return err;
 }
 
 // Exit code 1: it does not fit.
-static Err plan(int n, char **args) {
+static Err plan(const Words *w) {
     Params *p = NULL;
     Err err = DS_OK;
     char *end = NULL;
     bool fits = true;
-    DS_CHECK(n >= 3 && !strcmp(args[1], "--ranks"), DS_ERR_PARAMS,
-             "usage: ./dschat --plan PARAMS --ranks N [section.key=value ...]");
-    const long ranks = strtol(args[2], &end, 10);
-    DS_CHECK(*args[2] && !*end && ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %s: expected 1 to %d",
-             args[2], 1 << 20);
-    DS_TRY(params_load(args[0], n - 3, args + 3, &p));
+    DS_CHECK(w->ranks, DS_ERR_PARAMS, "usage: ./dschat --plan PARAMS --ranks N [section.key=value ...]");
+    const long ranks = strtol(w->ranks, &end, 10);
+    DS_CHECK(*w->ranks && !*end && ranks >= 1 && ranks <= 1 << 20, DS_ERR_PARAMS, "--ranks %s: expected 1 to %d",
+             w->ranks, 1 << 20);
+    DS_TRY(params_load(w->params, w->n, w->overrides, &p));
     DS_TRY(plan_print(p, (int)ranks, stdout, &fits));
 done:
     params_free(&p);
@@ -71,26 +117,28 @@ static void print_version(void) {
     printf("\n");
 }
 
-// What can be answered without MPI; false: the arguments are a job's.
-static bool answered(int argc, char **argv, Err *err) {
-    const char *first = argc > 1 ? argv[1] : "--help";
-    *err = DS_OK;
-    if (!strcmp(first, "--help")) fputs(help, stdout);
-    else if (!strcmp(first, "--version")) print_version();
-    else if (!strcmp(first, "--keys")) params_print_keys(stdout);
-    else if (!strcmp(first, "--template")) params_write_template(stdout);
-    else if (!strcmp(first, "--check"))
-        *err = argc > 2 ? check(argc - 2, argv + 2) : err_set(DS_ERR_PARAMS, "--check needs the name of a params file");
-    else if (!strcmp(first, "--plan")) *err = plan(argc - 2, argv + 2);
-    else if (first[0] == '-') *err = err_set(DS_ERR_PARAMS, "unknown option %s; ./dschat --help lists them", first);
-    else return false;
-    if (argc == 1) *err = DS_ERR_PARAMS;
-    return true;
+// What needs no MPI.
+static Err answer(const Words *w) {
+    const char *c = w->command;
+    if (!strcmp(c, "--check")) return check(w);
+    if (!strcmp(c, "--plan")) return plan(w);
+    if (!strcmp(c, "--version")) print_version();
+    else if (!strcmp(c, "--keys")) params_print_keys(stdout);
+    else if (!strcmp(c, "--template")) params_write_template(stdout);
+    else fputs(help, stdout);
+    return DS_OK;
 }
 
 int main(int argc, char **argv) {
-    Err err;
-    if (!answered(argc, argv, &err)) return job_run(argv[1], argc - 2, argv + 2);
-    if (err && err_text()[0]) fprintf(stderr, "error: %s\n", err_text());
+    Words w;
+    if (argc == 1) return fputs(help, stdout), DS_ERR_PARAMS;
+    Err err = take_words(argc, argv, &w);
+    if (!err && !*w.command) {
+        err = job_run(w.params, w.n, w.overrides); // which says why it ends
+    } else {
+        if (!err) err = answer(&w);
+        if (err_text()[0] && launcher_rank() <= 0) log_error("%s", err_text());
+    }
+    mem_free(w.overrides);
     return err;
 }

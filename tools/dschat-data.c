@@ -159,7 +159,7 @@ static Err run_command(int argc, char **argv) {
                                           {"version", no_argument, NULL, 'V'},
                                           {"keys", no_argument, NULL, 'k'},
                                           {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
         if (c == '?') return err_set(DS_ERR_PARAMS, "see dschat-data --help"); // getopt named the option
         if (c == 'k') keytable_print(build_spec_table(), stdout);
         else printf("%s", c == 'h' ? usage : "dschat-data " DS_VERSION "\n");

@@ -49,7 +49,7 @@ static Err parse_options(int argc, char **argv, Options *o) {
         {"force", no_argument, NULL, 'f'},       {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0}};
     *o = (Options){.dtype = -1, .max_shard_gib = 4};
-    for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
         char *end = NULL;
         Err err = DS_OK;
         if (c == 'd') err = parse_dtype(optarg, &o->dtype);

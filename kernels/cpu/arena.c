@@ -5,6 +5,7 @@
 // handed out.
 #include "kernels/cpu/cpu.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -75,12 +76,27 @@ void host_destroy_cpu(void *p, size_t bytes) {
     block_destroy(p);
 }
 
+// What each thread keeps; freed when it ends (the main thread's is not).
+static _Thread_local struct {
+    void *p;
+    size_t bytes;
+} kept[SCRATCH_SLOTS];
+static pthread_key_t at_end;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void free_kept(void *unused) {
+    (void)unused;
+    for (int i = 0; i < SCRATCH_SLOTS; i++) block_destroy(kept[i].p);
+}
+
+static void make_key(void) {
+    if (pthread_key_create(&at_end, free_kept)) err_fatal("no key for what threads keep");
+}
+
 void *cpu_scratch(Scratch slot, size_t bytes) {
-    static _Thread_local struct {
-        void *p;
-        size_t bytes;
-    } kept[SCRATCH_SLOTS];
     if (kept[slot].bytes < bytes || !kept[slot].p) {
+        pthread_once(&once, make_key);
+        pthread_setspecific(at_end, kept);
         block_destroy(kept[slot].p);
         kept[slot].bytes = bytes + bytes / 4;
         kept[slot].p = block_create(kept[slot].bytes);

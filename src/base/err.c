@@ -7,6 +7,9 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "base/watchdog.h"
+
+enum { ABORT_SECONDS = 5 };
 
 static _Thread_local char message[2048];
 static void (*abort_hook)(int code);
@@ -33,15 +36,19 @@ void err_set_abort(void (*abort_job)(int code), int rank) {
 }
 
 void err_fatal_at(const char *file, int line, const char *fmt, ...) {
-    char text[2048];
+    char text[2048], where[256];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fprintf(stderr, "dschat: fatal on rank %d at %s:%d: ", world_rank, file, line);
+    watchdog_where(where, sizeof where);
+    fprintf(stderr, "dschat: fatal on rank %d at %s:%d%s", world_rank, file, line, where[0] ? ", " : "");
+    text_print(stderr, where, (int64_t)strlen(where), false);
+    fputs(": ", stderr);
     text_print(stderr, text, (int64_t)strlen(text), false);
     fputc('\n', stderr);
     fflush(stderr);
+    watchdog_ending(ABORT_SECONDS); // MPI_Abort may itself wait for ever
     if (abort_hook) abort_hook(DS_ERR_BUG);
     exit(DS_ERR_BUG);
 }

@@ -13,7 +13,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/expand.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 
 static Err check_regular(int fd, const char *path, int64_t *bytes) {
     struct stat st;
@@ -26,10 +28,13 @@ static Err check_regular(int fd, const char *path, int64_t *bytes) {
 Err file_open_read(const char *path, int *fd, int64_t *bytes) {
     Err err = DS_OK;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // NONBLOCK: a FIFO must not hang us
-    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    const int error = errno;
+    char *hint = *fd < 0 ? expand_refusal(path) : NULL; // of an argument that no shell has seen
+    DS_CHECK(*fd >= 0, DS_ERR_IO, "%s: cannot open: %s%s%s", path, strerror(error), hint ? "; " : "", hint ? hint : "");
     err = check_regular(*fd, path, bytes);
     if (err) close(*fd), *fd = -1;
 done:
+    mem_free(hint);
     return err;
 }
 
@@ -131,12 +136,32 @@ done:
     return err;
 }
 
+// Writes back what the system still holds of a file, in pieces: the watchdog sees that it moves.
+static Err write_back(int fd, const char *path) {
+    enum { PIECE = 64 << 20, NOW = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER };
+    Err err = DS_OK;
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) return DS_OK;
+    for (off_t at = 0; at < st.st_size; at += PIECE) {
+        const bool here = sync_file_range(fd, at, PIECE, NOW) == 0;
+        DS_CHECK(here || (errno != EIO && errno != ENOSPC && errno != EDQUOT), DS_ERR_IO, "%s: cannot write: %s", path,
+                 strerror(errno));
+        if (!here) break; // a file system without it
+        watchdog_tick();
+    }
+done:
+    return err;
+}
+
 Err file_sync(const char *path) {
     Err err = DS_OK;
+    watchdog_enter(WATCH_FILE, "syncing", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot open to sync: %s", path, strerror(errno));
+    DS_TRY(write_back(fd, path));
     DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", path, strerror(errno));
 done:
+    watchdog_leave();
     if (fd >= 0) close(fd);
     return err;
 }
@@ -156,6 +181,7 @@ Err file_rename_durable(const char *from, const char *to) {
 Err file_write_atomic(const char *path, const void *data, size_t bytes) {
     Err err = DS_OK;
     char *temporary = mem_printf("%s.tmp.%ld", path, (long)getpid());
+    watchdog_enter(WATCH_FILE, "writing", path);
     unlink(temporary); // of a process of that number that was ended
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
@@ -166,6 +192,7 @@ Err file_write_atomic(const char *path, const void *data, size_t bytes) {
     DS_CHECK(closed == 0, DS_ERR_IO, "%s: close failed: %s", temporary, strerror(errno));
     DS_TRY(file_rename_durable(temporary, path));
 done:
+    watchdog_leave();
     if (fd >= 0) close(fd);
     if (err) unlink(temporary);
     mem_free(temporary);
@@ -192,6 +219,7 @@ done:
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
     (void)st, (void)type, (void)ftw;
+    watchdog_tick();
     return remove(path);
 }
 

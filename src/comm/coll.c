@@ -8,64 +8,42 @@
 #include <sched.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "comm/comm_mpi.h"
 #include "kernels/kernels.h"
 
-static struct {
-    double deadline;
-    const char *note;
-    int64_t sent, calls, sent_as[COLL_KINDS];
-} coll = {.deadline = 1800, .note = "start"};
+static struct { int64_t sent, sent_as[COLL_KINDS]; } coll;
 
-void coll_set_deadline(double seconds) { coll.deadline = seconds; }
-void coll_set_note(const char *note) { coll.note = note; }
 int64_t coll_bytes_sent(void) { return coll.sent; }
 int64_t coll_bytes_sent_as(CollKind kind) { return coll.sent_as[kind]; }
 
-int64_t coll_group_sent_as(const Group *g, CollKind kind) { return g->sent[kind]; }
+int64_t coll_group_sent_as(const Group *g, CollKind kind) { return g->count->sent[kind]; }
 
 static void count_sent(const Group *g, CollKind kind, int64_t bytes) {
-    g->sent[kind] += bytes;
+    g->count->sent[kind] += bytes;
     coll.sent += bytes;
     coll.sent_as[kind] += bytes;
 }
 
-static void check(int rc, const char *what) {
-    if (rc == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING];
-    int n;
-    MPI_Error_string(rc, text, &n);
-    err_fatal("%s failed in %s: %s", what, coll.note, text);
+// An exchange begins; returns its number in the group.
+static uint64_t enter(const Group *g, const char *what) {
+    watchdog_wait(what, NULL, &g->count->watch, ++g->count->calls);
+    return g->count->calls;
 }
 
-static void too_late(const Group *g, const char *what, double waited) {
-    log_rank(
-        "waited %.0f s for the others in %s (call %lld, %s); ranks of this group of %d that do not say so have not "
-        "arrived",
-        waited, what, (long long)coll.calls, coll.note, g->size);
-    // Leaves the other waiting ranks a moment to say the same before the job ends.
-    for (double end = clock_now() + 2; clock_now() < end;) sched_yield();
-    err_fatal("deadline of %.0f s passed in %s", coll.deadline, what);
+void coll_outside(const Group *g, const char *doing, const char *what) {
+    watchdog_wait(doing, what, &g->count->watch, g->count->calls);
 }
 
-// The one wait.
-static void wait_all(const Group *g, MPI_Request *req, int n, const char *what) {
-    coll.calls++;
-    double start = 0;
+// The one wait; the exchange ends with it.
+static void wait_all(MPI_Request *req, int n, const char *what) {
     for (int64_t tries = 0;; tries++) {
         int done;
-        check(MPI_Testall(n, req, &done, MPI_STATUSES_IGNORE), what);
-        if (done) return;
-        if (tries < 32) continue;
-        sched_yield();
-        if (tries % 256) continue;
-        if (start == 0) start = clock_now();
-        double waited = clock_now() - start;
-        if (coll.deadline > 0 && waited > coll.deadline) too_late(g, what, waited);
+        comm_check(MPI_Testall(n, req, &done, MPI_STATUSES_IGNORE), what);
+        if (done) break;
+        if (tries >= 32) sched_yield();
     }
+    watchdog_leave();
 }
 
 static int as_int(size_t n, const char *what) {
@@ -76,8 +54,9 @@ static int as_int(size_t n, const char *what) {
 void coll_barrier(const Group *g) {
     if (g->size == 1) return;
     MPI_Request req;
-    check(MPI_Ibarrier(g->comm, &req), "barrier");
-    wait_all(g, &req, 1, "barrier");
+    enter(g, "barrier");
+    comm_check(MPI_Ibarrier(g->comm, &req), "barrier");
+    wait_all(&req, 1, "barrier");
 }
 
 void coll_bcast(const Group *g, void *data, size_t bytes, int root) {
@@ -86,8 +65,9 @@ void coll_bcast(const Group *g, void *data, size_t bytes, int root) {
     for (size_t at = 0; at < bytes; at += piece) {
         size_t n = bytes - at < piece ? bytes - at : piece;
         MPI_Request req;
-        check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &req), "broadcast");
-        wait_all(g, &req, 1, "broadcast");
+        enter(g, "broadcast");
+        comm_check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &req), "broadcast");
+        wait_all(&req, 1, "broadcast");
     }
     if (g->rank == root) count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
@@ -99,8 +79,9 @@ void coll_allgather(const Group *g, const void *mine, size_t bytes, void *all) {
     }
     int n = as_int(bytes, "all-gather");
     MPI_Request req;
-    check(MPI_Iallgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, g->comm, &req), "all-gather");
-    wait_all(g, &req, 1, "all-gather");
+    enter(g, "all-gather");
+    comm_check(MPI_Iallgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, g->comm, &req), "all-gather");
+    wait_all(&req, 1, "all-gather");
     count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
 }
 
@@ -116,8 +97,9 @@ void coll_allgatherv(const Group *g, const void *mine, size_t bytes, void **all,
     }
     *all = mem_alloc(offset[g->size]);
     MPI_Request req;
-    check(MPI_Iallgatherv(mine, (int)bytes, MPI_BYTE, *all, count, start, MPI_BYTE, g->comm, &req), "all-gather");
-    wait_all(g, &req, 1, "all-gather");
+    enter(g, "all-gather");
+    comm_check(MPI_Iallgatherv(mine, (int)bytes, MPI_BYTE, *all, count, start, MPI_BYTE, g->comm, &req), "all-gather");
+    wait_all(&req, 1, "all-gather");
     count_sent(g, COLL_HOST, (int64_t)bytes * (g->size - 1));
     mem_free(each);
     mem_free(count);
@@ -139,8 +121,9 @@ void coll_sum_f64(const Group *g, double *x, int64_t n) {
 static void reduce_host(const Group *g, void *x, int64_t n, MPI_Datatype type, MPI_Op op) {
     if (g->size == 1) return;
     MPI_Request req;
-    check(MPI_Iallreduce(MPI_IN_PLACE, x, as_int((size_t)n, "reduction"), type, op, g->comm, &req), "reduction");
-    wait_all(g, &req, 1, "reduction");
+    enter(g, "reduction");
+    comm_check(MPI_Iallreduce(MPI_IN_PLACE, x, as_int((size_t)n, "reduction"), type, op, g->comm, &req), "reduction");
+    wait_all(&req, 1, "reduction");
     count_sent(g, COLL_HOST, n * 8);
 }
 
@@ -178,6 +161,7 @@ static void reduce_segment(const Group *g, const Kernels *k, DType dt, Dev *x, D
     const size_t slot = SEGMENT * sizeof(float), e = dtype_bytes(dt), bytes = (size_t)n * e;
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
     int n_req = 0;
+    enter(g, "reduce-scatter");
     for (int r = 0; r < g->size; r++) {
         Dev *own = dev_at(x, (size_t)(r * part + at) * e);
         if (r == g->rank) {
@@ -185,10 +169,11 @@ static void reduce_segment(const Group *g, const Kernels *k, DType dt, Dev *x, D
             continue;
         }
         void *in = kernels_comm_ptr(dev_at(stage, (size_t)r * slot));
-        check(MPI_Irecv(in, (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
-        check(MPI_Isend(kernels_comm_ptr(own), (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+        comm_check(MPI_Irecv(in, (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]), "reduce-scatter");
+        comm_check(MPI_Isend(kernels_comm_ptr(own), (int)bytes, MPI_BYTE, r, 0, g->comm, &req[n_req++]),
+                   "reduce-scatter");
     }
-    wait_all(g, req, n_req, "reduce-scatter");
+    wait_all(req, n_req, "reduce-scatter");
     add_tree(k, dt, stage, g->size, n);
     k->copy(dev_at(x, (size_t)(g->rank * part + at) * e), stage, bytes);
     mem_free(req);
@@ -215,10 +200,11 @@ void coll_reduce_scatter_library(const Group *g, const Kernels *k, Dev *x, int64
     count_sent(g, COLL_REDUCE_SCATTER, part * (g->size - 1) * (int64_t)sizeof(float));
     if (g->dry) return;
     MPI_Request req;
-    check(MPI_Ireduce_scatter_block(MPI_IN_PLACE, kernels_comm_ptr(x), as_int((size_t)part, "reduce-scatter"),
-                                    MPI_FLOAT, MPI_SUM, g->comm, &req),
-          "reduce-scatter");
-    wait_all(g, &req, 1, "reduce-scatter");
+    enter(g, "reduce-scatter");
+    comm_check(MPI_Ireduce_scatter_block(MPI_IN_PLACE, kernels_comm_ptr(x), as_int((size_t)part, "reduce-scatter"),
+                                         MPI_FLOAT, MPI_SUM, g->comm, &req),
+               "reduce-scatter");
+    wait_all(&req, 1, "reduce-scatter");
     if (g->rank > 0) k->copy(dev_at(x, (size_t)(g->rank * part) * sizeof(float)), x, (size_t)part * sizeof(float));
 }
 
@@ -232,22 +218,27 @@ void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_byte
     const int64_t piece = ((int64_t)1 << 30) / (int64_t)elem_bytes;
     char *base = kernels_comm_ptr(x);
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size * ds_ceil_div(part, piece));
+    p->call = enter(g, "all-gather");
     for (int64_t at = 0; at < part; at += piece) {
         int bytes = (int)(ds_min(piece, part - at) * (int64_t)elem_bytes);
         char *mine = base + (size_t)(g->rank * part + at) * elem_bytes;
         for (int r = 0; r < g->size; r++) {
             if (r == g->rank) continue;
             char *in = base + (size_t)(r * part + at) * elem_bytes;
-            check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
-            check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
+            comm_check(MPI_Irecv(in, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
+            comm_check(MPI_Isend(mine, bytes, MPI_BYTE, r, 1, g->comm, &req[p->n++]), "all-gather");
         }
         count_sent(g, COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     }
     p->requests = req;
+    watchdog_leave();
 }
 
 void coll_finish(CollPending *p) {
-    if (p->n) wait_all(p->g, p->requests, p->n, "all-gather");
+    if (p->n) {
+        watchdog_wait("all-gather", NULL, &p->g->count->watch, p->call);
+        wait_all(p->requests, p->n, "all-gather");
+    }
     mem_free(p->requests);
     *p = (CollPending){0};
 }
@@ -263,12 +254,13 @@ static void gather_rest(const Group *g, Dev *stage, int bytes, size_t slot) {
     char *base = kernels_comm_ptr(stage), *mine = base + (size_t)g->rank * slot;
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
     int n_req = 0;
+    enter(g, "all-reduce");
     for (int r = 0; r < g->size; r++) {
         if (r == g->rank) continue;
-        check(MPI_Irecv(base + (size_t)r * slot, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
-        check(MPI_Isend(mine, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
+        comm_check(MPI_Irecv(base + (size_t)r * slot, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
+        comm_check(MPI_Isend(mine, bytes, MPI_BYTE, r, 2, g->comm, &req[n_req++]), "all-reduce");
     }
-    wait_all(g, req, n_req, "all-reduce");
+    wait_all(req, n_req, "all-reduce");
     count_sent(g, COLL_ALLGATHER, (int64_t)bytes * (g->size - 1));
     mem_free(req);
 }
@@ -297,11 +289,12 @@ void coll_exchange_dev(const Group *g, CollKind kind, Dev *out, Dev *in, size_t 
     char *to = kernels_comm_ptr(out), *from = kernels_comm_ptr(in);
     MPI_Request *req = MEM_NEW(MPI_Request, 2 * g->size);
     int n_req = 0;
+    enter(g, "exchange");
     for (int r = 0; r < g->size; r++) {
         if (r == g->rank) continue;
-        check(MPI_Irecv(from + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
-        check(MPI_Isend(to + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
+        comm_check(MPI_Irecv(from + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
+        comm_check(MPI_Isend(to + (size_t)r * bytes, n, MPI_BYTE, r, 3, g->comm, &req[n_req++]), "exchange");
     }
-    wait_all(g, req, n_req, "exchange");
+    wait_all(req, n_req, "exchange");
     mem_free(req);
 }

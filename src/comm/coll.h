@@ -1,7 +1,7 @@
 // coll.h: every exchange between ranks.
 //
-// One wait: nothing blocks inside MPI. Each operation starts non-blocking and is waited for in one loop that tests,
-// yields the core and watches a deadline (coll_deadline); past it the job ends with the call's name instead of hanging.
+// One wait: nothing blocks inside MPI. Each operation starts non-blocking and is waited for in one loop that tests and
+// yields the core, as a section of the watchdog (base/watchdog.h), which ends the job if the others do not come.
 // All functions are Collective on their group: every rank calls them in the same order with matching sizes. MPI errors
 // are fatal.
 #ifndef DS_COLL_H
@@ -11,17 +11,16 @@
 
 struct Kernels;
 
-// Seconds to wait for the others before the job is ended (default 1800; 0: for ever). `note` is shown with the message,
-// such as "ppo step 12"; kept by reference. Not collective.
-void coll_set_deadline(double seconds);
-void coll_set_note(const char *note);
-
 // Bytes this rank has sent so far to other ranks, by what the algorithm sends: in all, and of one kind. Not collective.
 typedef enum { COLL_HOST, COLL_REDUCE_SCATTER, COLL_ALLGATHER, COLL_KINDS } CollKind;
 int64_t coll_bytes_sent(void);
 int64_t coll_bytes_sent_as(CollKind kind);
 // The same within one group.
 int64_t coll_group_sent_as(const Group *g, CollKind kind);
+
+// A call of another library (PnetCDF) begins in which the ranks of g may wait for each other; watchdog_leave ends it.
+// As watchdog_enter. Not collective.
+void coll_outside(const Group *g, const char *doing, const char *what);
 
 void coll_barrier(const Group *g);
 
@@ -55,6 +54,7 @@ typedef struct {
     const Group *g;
     void *requests;
     int n;
+    uint64_t call;
 } CollPending;
 void coll_allgather_start(const Group *g, Dev *x, int64_t part, size_t elem_bytes, CollPending *p);
 void coll_finish(CollPending *p);

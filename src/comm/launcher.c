@@ -44,3 +44,9 @@ Err launcher_check(int ranks) {
         "job by itself; this program's MPI does not speak PMIx: srun --mpi=pmi2, or its own mpirun",
         number("PMIX_RANK"), ranks);
 }
+
+int launcher_rank(void) {
+    for (int i = 0; i < DS_COUNT(launchers); i++)
+        if (number(launchers[i].size) >= 1) return (int)number(launchers[i].rank);
+    return (int)number("PMIX_RANK");
+}

@@ -10,4 +10,8 @@
 // ranks of a job.
 Err launcher_check(int ranks);
 
+// The rank that this process will have, as the launcher says, -1 if it says nothing: for the time before MPI has
+// started. Not collective.
+int launcher_rank(void);
+
 #endif

@@ -1,11 +1,10 @@
 // world.c: start and end of MPI.
 #include "comm/world.h"
 
-#include <mpi.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "comm/comm_mpi.h"
 
 static struct {
     bool started;
@@ -16,39 +15,63 @@ static struct {
 
 static void abort_job(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
 
-static void count_nodes(void) {
+// One blocking call of MPI, under watch.
+#define WATCHED(call, name)                                                                                            \
+    do {                                                                                                               \
+        watchdog_enter(WATCH_WAIT, (name), NULL);                                                                      \
+        comm_check((call), (name));                                                                                    \
+        watchdog_leave();                                                                                              \
+    } while (0)
+
+// Errors come back as codes from here on: the words are ours, and so is the exit code.
+static void start_mpi(void) {
+    int provided = -1;
+    WATCHED(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+    MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &world.size);
+    err_set_abort(abort_job, world.rank);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+    if (provided < MPI_THREAD_FUNNELED)
+        err_fatal("this MPI library does not let a program have threads: MPI_Init_thread gives level %d, needed is %d "
+                  "(MPI_THREAD_FUNNELED)",
+                  provided, MPI_THREAD_FUNNELED);
+}
+
+static void look_around(void) {
     MPI_Comm node;
     int node_rank;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    WATCHED(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
     MPI_Comm_size(node, &world.node_ranks);
     MPI_Comm_rank(node, &node_rank);
     int first = node_rank == 0;
-    MPI_Allreduce(&first, &world.node_count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    MPI_Comm_free(&node);
+    WATCHED(MPI_Allreduce(&first, &world.node_count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce");
+    watch_node(node, world.rank, world.size);
+    WATCHED(MPI_Comm_free(&node), "MPI_Comm_free");
 }
 
 void world_init(void) {
     if (world.started) return;
-    int provided;
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_dup(MPI_COMM_WORLD, &world.comm);
-    MPI_Comm_rank(world.comm, &world.rank);
-    MPI_Comm_size(world.comm, &world.size);
+    start_mpi();
+    WATCHED(MPI_Comm_dup(MPI_COMM_WORLD, &world.comm), "MPI_Comm_dup");
     int n;
     MPI_Get_library_version(world.version, &n);
     world.version[strcspn(world.version, "\n")] = 0;
     for (char *c = world.version; *c; c++)
         if (*c == '\t') *c = ' ';
     world.started = true;
-    err_set_abort(abort_job, world.rank);
     log_init(world.rank);
-    count_nodes();
+    look_around();
 }
 
 void world_finalize(void) {
     if (!world.started) return;
-    MPI_Comm_free(&world.comm);
-    MPI_Finalize();
+    coll_outside(group_world(), "MPI_Comm_free", "of all ranks");
+    comm_check(MPI_Comm_free(&world.comm), "MPI_Comm_free");
+    watchdog_leave();
+    coll_outside(group_world(), "MPI_Finalize", NULL);
+    comm_check(MPI_Finalize(), "MPI_Finalize");
+    watchdog_leave();
     world.started = false;
 }
 

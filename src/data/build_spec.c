@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/expand.h"
 #include "base/mem.h"
 
 #define MOST 9007199254740991.0 // whole numbers up to here are exact as doubles
@@ -136,8 +137,18 @@ done:
     return err;
 }
 
+static Err check_path(const char *spec, const char *section, const char *key, const char *value) {
+    char *why = expand_refusal(value);
+    Err err = why ? err_set(DS_ERR_PARAMS, "%s: [%s] %s = %s: %s", spec, section, key, value, why) : DS_OK;
+    mem_free(why);
+    return err;
+}
+
 static Err check(const char *path, BuildSpec *s) {
     Err err = DS_OK;
+    DS_TRY(check_path(path, "data", "output", s->output));
+    DS_TRY(check_path(path, "data", "tokenizer", s->tokenizer));
+    for (int i = 0; i < BUILD_SOURCES; i++) DS_TRY(check_path(path, sections[1 + i].name, "path", s->source[i].path));
     DS_CHECK(s->output[0], DS_ERR_PARAMS, "%s: [data] output is missing: the file to write", path);
     DS_CHECK(s->tokenizer[0], DS_ERR_PARAMS, "%s: [data] tokenizer is missing: a tokenizer.json or a model.h5", path);
     DS_CHECK(s->max_tokens == 0 || s->max_tokens >= 2, DS_ERR_PARAMS,

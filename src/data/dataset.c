@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/watchdog.h"
+#include "io/filetype.h"
 #include "io/h5.h"
 #include "io/h5_attr.h"
 #include "io/h5_data.h"
@@ -191,13 +193,18 @@ Err dataset_open(const char *path, Dataset **out) {
     H5File *f = NULL;
     Dataset *d = MEM_NEW(Dataset, 1);
     d->path = mem_strdup(path);
+    watchdog_enter(WATCH_FILE, "opening a data set", path);
+    DS_TRY(filetype_expect(path, FILETYPE_DATASET));
     DS_TRY(h5_open_checked(path, &f));
+    DS_CHECK(h5_is_group(f, "/samples"), DS_ERR_DATA, "%s: has no /samples, so it is not a data set%s", path,
+             h5_is_group(f, "/config") ? " but a model" : "");
     DS_TRY(read_attributes(d, f));
     DS_TRY(read_index(d, f));
     DS_TRY(check_index(d));
     DS_TRY(find_longest(d, f));
     build_lists(d);
 done:
+    watchdog_leave();
     h5_close(&f);
     if (err) dataset_close(&d);
     *out = d;
@@ -272,6 +279,7 @@ static Err read_range(const Dataset *d, const H5File *f, int64_t first, int64_t 
 Err dataset_read(Dataset *d, const int64_t *row, int64_t n, int32_t *ids) {
     Err err = DS_OK;
     H5File *f = NULL;
+    watchdog_enter(WATCH_FILE, "reading samples", d->path);
     if (!d->tokens) DS_TRY(h5_open_checked(d->path, &f));
     for (int64_t i = 0; i < n; i++) {
         const int64_t length = dataset_length(d, row[i]);
@@ -283,6 +291,7 @@ Err dataset_read(Dataset *d, const int64_t *row, int64_t n, int32_t *ids) {
         ids += length;
     }
 done:
+    watchdog_leave();
     h5_close(&f);
     return err;
 }
@@ -299,6 +308,7 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     char *blob = NULL;
     int64_t bytes;
     *tok = NULL;
+    watchdog_enter(WATCH_FILE, "reading a tokenizer", d->path);
     DS_TRY(h5_open_checked(d->path, &f));
     if (!h5_exists(f, "/tokenizer")) {
         err = h5_trouble(f);
@@ -307,6 +317,7 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     DS_TRY(read_all(d, f, "/tokenizer", DS_U8, -1, &bytes, (void **)&blob));
     DS_TRY(tok_load_blob(blob, (size_t)bytes, d->path, tok));
 done:
+    watchdog_leave();
     h5_close(&f);
     mem_free(blob);
     return err;

@@ -67,10 +67,17 @@ done:
     return err;
 }
 
+static bool has_word(int argc, char **argv, const char *word) {
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], word)) return true;
+    return false;
+}
+
 bool answer_args(int argc, char **argv, const char *help, const char *program, AnswerArgs *a, Err *err) {
     *a = (AnswerArgs){.dtype = DS_F32, .overrides = MEM_NEW(char *, argc)};
     *err = DS_OK;
-    bool asks_help = argc < 2 || !strcmp(argv[1], "--help"), asks_version = argc > 1 && !strcmp(argv[1], "--version");
+    bool asks_help = argc < 2 || has_word(argc, argv, "--help") || has_word(argc, argv, "-h"),
+         asks_version = has_word(argc, argv, "--version");
     if (asks_help) fputs(help, stdout);
     else if (asks_version) printf("%s %s (%s)\n", program, DS_VERSION, origin_commit());
     else *err = take_all(argc, argv, program, a);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "io/manifest.h"
@@ -63,6 +64,7 @@ static Err list_model(const Group *g, const char *temporary, const CkptModel *m,
     char name[160];
     snprintf(name, sizeof name, "%.100s.shards/%05d.h5", m->name, group_rank(g));
     char *shard = mem_printf("%s/%s", temporary, name);
+    watchdog_enter(WATCH_FILE, "hashing a checkpoint", temporary);
     if (file_exists(shard)) DS_TRY(manifest_add_file(manifest, temporary, name));
     if (group_rank(g) != 0) goto done;
     snprintf(name, sizeof name, "%.100s.h5", m->name);
@@ -72,6 +74,7 @@ static Err list_model(const Group *g, const char *temporary, const CkptModel *m,
         manifest_add_rows(manifest, name, m->source.tensors[r->tensor].path, r->runs, r->hash);
     }
 done:
+    watchdog_leave();
     mem_free(shard);
     return err;
 }
@@ -144,8 +147,10 @@ static Err finish(const CkptOptions *o, const char *temporary, Manifest *manifes
     DS_TRY(file_rename_durable(temporary, final));
     DS_TRY(write_done(final, hash));
     DS_TRY(file_remove_tree(aside));
-    DS_TRY(ckpt_prune(o->dir, o->keep));
-    if (path) *path = mem_strdup(final);
+    watchdog_enter(WATCH_FILE, "removing old checkpoints", o->dir);
+    err = ckpt_prune(o->dir, o->keep);
+    watchdog_leave();
+    if (path && !err) *path = mem_strdup(final);
 done:
     mem_free(aside);
     mem_free(final);

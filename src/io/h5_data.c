@@ -52,10 +52,11 @@ static H5D_layout_t layout_of(hid_t dataset) {
     return layout;
 }
 
-bool h5_is_virtual(const H5File *file, const char *object) {
+bool h5_is_virtual(const H5File *file, const char *object, DType *dtype) {
     if (!h5_exists(file, object) || h5_is_group(file, object)) return false;
-    hid_t id = H5Dopen2(file->id, object, H5P_DEFAULT);
-    bool is = id >= 0 && layout_of(id) == H5D_VIRTUAL;
+    hid_t id = H5Dopen2(file->id, object, H5P_DEFAULT), type = id >= 0 ? H5Dget_type(id) : H5I_INVALID_HID;
+    bool is = type >= 0 && layout_of(id) == H5D_VIRTUAL && h5_lib_dtype(type, dtype);
+    if (type >= 0) H5Tclose(type);
     if (id >= 0) H5Dclose(id);
     return is;
 }

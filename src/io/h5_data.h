@@ -23,9 +23,10 @@ typedef struct {
 // ...).
 Err h5_info(const H5File *file, const char *object, H5Info *info);
 
-// Whether `object` is a virtual data set. h5_info and h5_read refuse those (DS_ERR_DATA): the library would hand out
-// fill values where a source cannot be read. h5_parts.h reads what they stand for.
-bool h5_is_virtual(const H5File *file, const char *object);
+// Whether `object` is a virtual data set of a type of ours, which is *dtype. h5_info and h5_read refuse those
+// (DS_ERR_DATA): the library would hand out fill values where a source cannot be read. h5_parts.h reads what they stand
+// for.
+bool h5_is_virtual(const H5File *file, const char *object, DType *dtype);
 
 // The byte of the file at which a contiguous data set begins. DS_ERR_BUG: nowhere yet.
 Err h5_offset(const H5File *file, const char *object, int64_t *offset);

@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "io/h5_check.h"
 
@@ -145,7 +146,10 @@ Err h5_inspect(const H5File *file) {
     struct stat st;
     DS_CHECK(fstat(h5_drive_fd(file->drive), &st) == 0, DS_ERR_IO, "%s: cannot stat: %s", file->path, strerror(errno));
     if (remember(&st, false)) return DS_OK;
-    DS_TRY(run_child(file->path));
+    watchdog_enter(WATCH_FILE, "inspecting a file", file->path);
+    err = run_child(file->path);
+    watchdog_leave();
+    DS_TRY(err);
     remember(&st, true);
 done:
     return err;

@@ -39,12 +39,15 @@ static Err check_shape(const H5File *file, const H5Tensor *t, const H5Info *info
 // A table over shards counts only where the data set is virtual: h5repack made one file of others, with the same table.
 static Err open_table(const H5File *file, const H5Tensor *t, H5Table *table) {
     Err err = DS_OK;
-    bool virtual = h5_is_virtual(file, t->path);
+    DType dtype = DS_U8;
+    bool virtual = h5_is_virtual(file, t->path, &dtype);
     DS_TRY(h5_rows_read(file, t->path, table));
     DS_CHECK(!virtual || table->sharded, DS_ERR_DATA,
              "%s: %s is a virtual data set without a table of its shards, as another version of this program wrote it; "
              "h5repack -l CONTI FILE NEW makes one file of it, which loads",
              h5_path(file), t->path);
+    DS_CHECK(!virtual || table->info.dtype == dtype, DS_ERR_DATA, "%s: %s holds %s, its table of shards says %s",
+             h5_path(file), t->path, dtype_name(dtype), dtype_name(table->info.dtype));
     table->sharded = virtual;
     if (!virtual) DS_TRY(h5_info(file, t->path, &table->info));
     DS_TRY(check_shape(file, t, &table->info));

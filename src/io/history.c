@@ -1,13 +1,11 @@
 // history.c: history.nc and rollouts.nc through PnetCDF; the only file that names ncmpi_, and the MPI_ types of its
 // calls.
 //
-// Both are netCDF files of one unlimited dimension, and all variables have it, so a record is one contiguous block:
-//     header | record 0: var 0, var 1, ... | record 1: ... |
-// history.nc is written by rank 0 alone (its scalars are the same everywhere; nobody waits for a file system in a
-// step), rollouts.nc by all ranks at once, each its own answers. The record count in the header grows only after the
-// records' bytes are written, so a kill leaves whole records. Going back to a checkpoint is a smaller count in the
-// header (netCDF libraries cannot shrink a file) and a shorter file. Every record has a checksum (recordsum.h), looked
-// at before a run goes on from it.
+// Both are netCDF files whose variables all have the one unlimited dimension: a record is one contiguous block.
+// history.nc is written by rank 0 alone (nobody waits for a file system in a step), rollouts.nc by all ranks at once,
+// each its own answers. The record count in the header grows only after the records' bytes are written, so a kill
+// leaves whole records. Going back to a checkpoint is a smaller count (netCDF libraries cannot shrink a file). Every
+// record has a checksum (recordsum.h), looked at before a run goes on from it.
 #include "io/history.h"
 
 #include <errno.h>
@@ -23,8 +21,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/text.h"
 #include "base/output.h"
+#include "base/text.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/world.h"
@@ -32,7 +31,9 @@
 #include "io/recordsum.h"
 #include "io/rollout_part.h"
 
-#define NC_TRY(call, file, what) DS_TRY(nc_check((call), (file)->path, (what)))
+// Every call of PnetCDF is a section of the watchdog.
+#define NC(call, file, what) nc_check((enter(file, #call), (call)), (file), (what))
+#define NC_TRY(call, file, what) DS_TRY(NC(call, file, what))
 
 // A variable that every file of a kind has, before the caller's.
 typedef struct {
@@ -97,6 +98,7 @@ typedef struct {
     int64_t width;    // length of dimension position; 0: there is none
     int64_t records;  // in the file
     Xxh128Hex header; // its hash
+    bool shared;      // all ranks have it open
 } NcFile;
 
 struct History {
@@ -111,12 +113,19 @@ struct Rollouts {
     int64_t last_iteration; // -1: none
 };
 
+static void enter(const NcFile *f, const char *call) {
+    if (f->shared) coll_outside(group_world(), call, f->path);
+    else watchdog_enter(WATCH_FILE, call, f->path);
+}
+
 // What the library says of a file's contents has small numbers, what it says of its calls large ones.
-static Err nc_check(int status, const char *path, const char *what) {
+static Err nc_check(int status, const NcFile *f, const char *what) {
+    if (status == NC_ENOMEM) err_fatal("%s: %s: out of memory", f->path, what);
+    watchdog_leave();
     if (status == NC_NOERR) return DS_OK;
     const bool contents = (status <= NC_EINVAL && status > NC_ENOMEM) || (status < NC_ENOMEM && status >= NC_ETRUNC) ||
                           status == NC_ENULLPAD;
-    return err_set(contents ? DS_ERR_DATA : DS_ERR_IO, "%s: %s: %s", path, what, ncmpi_strerror(status));
+    return err_set(contents ? DS_ERR_DATA : DS_ERR_IO, "%s: %s: %s", f->path, what, ncmpi_strerror(status));
 }
 
 const char *history_library(void) { return ncmpi_inq_libvers(); }
@@ -134,14 +143,11 @@ static void file_init(NcFile *f, const Kind *kind, const char *path, const Histo
     f->varid = MEM_NEW(int, f->n);
 }
 
-static void file_free(NcFile *f) {
-    mem_free(f->varid);
-    mem_free(f->path);
-}
+static void file_free(NcFile *f) { mem_free(f->varid), mem_free(f->path); }
 
 static Err put_text(const NcFile *f, int varid, const char *name, const char *text) {
     if (!text) return DS_OK;
-    return nc_check(ncmpi_put_att_text(f->ncid, varid, name, (MPI_Offset)strlen(text), text), f->path, name);
+    return NC(ncmpi_put_att_text(f->ncid, varid, name, (MPI_Offset)strlen(text), text), f, name);
 }
 
 // Variable `stage` tells what its numbers mean: flag_values = 1 .. n for the n names of flag_meanings.
@@ -319,10 +325,9 @@ done:
     return err;
 }
 
-// f->header of an open file.
 static Err hash_header(NcFile *f) {
     MPI_Offset bytes = 0;
-    Err err = nc_check(ncmpi_inq_header_size(f->ncid, &bytes), f->path, "size of the header");
+    Err err = NC(ncmpi_inq_header_size(f->ncid, &bytes), f, "size of the header");
     return err ? err : recordsum_header(f->path, f->kind->cdf, (size_t)bytes, &f->header);
 }
 
@@ -364,7 +369,11 @@ static Err rewind_file(NcFile *f, const HistorySpec *spec, int64_t keep) {
     DS_TRY(bytes_for(f, records, &bytes));
     DS_TRY(check_records(f, records));
 done:
-    if (f->ncid >= 0) ncmpi_close(f->ncid);
+    if (f->ncid >= 0) {
+        enter(f, "ncmpi_close");
+        ncmpi_close(f->ncid);
+        watchdog_leave();
+    }
     f->ncid = -1;
     if (!err && (records < f->records || bytes < (size_t)file_bytes)) err = drop_records(f, records, bytes);
     f->records = records;
@@ -386,17 +395,16 @@ static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI
     DS_TRY(agree_err(group_world(), err));
     coll_bcast(group_world(), state, sizeof state, 0);
     f->records = state[1];
+    f->shared = comm == world_comm();
     if (comm && state[0]) {
-        err = nc_check(ncmpi_open(*comm, f->path, NC_WRITE, MPI_INFO_NULL, &f->ncid), f->path, "cannot be opened");
+        err = NC(ncmpi_open(*comm, f->path, NC_WRITE, MPI_INFO_NULL, &f->ncid), f, "cannot be opened");
         for (int i = 0; !err && i < f->n; i++)
-            err =
-                nc_check(ncmpi_inq_varid(f->ncid, var_spec(f->kind, spec, i).name, &f->varid[i]), f->path, "variable");
+            err = NC(ncmpi_inq_varid(f->ncid, var_spec(f->kind, spec, i).name, &f->varid[i]), f, "variable");
     } else if (comm) {
         int mode = NC_CLOBBER | (f->kind->cdf == 5 ? NC_64BIT_DATA : NC_64BIT_OFFSET);
-        err = nc_check(ncmpi_create(*comm, f->path, mode, MPI_INFO_NULL, &f->ncid), f->path, "cannot be created");
+        err = NC(ncmpi_create(*comm, f->path, mode, MPI_INFO_NULL, &f->ncid), f, "cannot be created");
         if (!err) err = define_file(f, spec);
-        if (!err) err = nc_check(ncmpi_sync(f->ncid), f->path, "sync");
-        if (!err && world_rank() == 0) err = hash_header(f);
+        if (!err && !(err = NC(ncmpi_sync(f->ncid), f, "sync")) && world_rank() == 0) err = hash_header(f);
     }
     DS_TRY(agree_err(group_world(), err));
     coll_bcast(group_world(), &f->header, sizeof f->header, 0);
@@ -404,16 +412,13 @@ done:
     return err;
 }
 
-static Err sync_file(const NcFile *f) { return f->ncid < 0 ? DS_OK : nc_check(ncmpi_sync(f->ncid), f->path, "sync"); }
+// Each rank by itself: in ncmpi_sync the others would wait for ever for one whose fsync fails.
+static Err sync_file(const NcFile *f) { return f->ncid < 0 ? DS_OK : file_sync(f->path); }
 
 static Err close_file(NcFile *f) {
-    Err err = sync_file(f);
-    if (f->ncid >= 0) {
-        Err closed = nc_check(ncmpi_close(f->ncid), f->path, "close");
-        if (!err) err = closed;
-    }
+    Err err = sync_file(f), closed = f->ncid < 0 ? DS_OK : NC(ncmpi_close(f->ncid), f, "close");
     f->ncid = -1;
-    return err;
+    return err ? err : closed;
 }
 
 // ---- history.nc ----
@@ -560,7 +565,7 @@ static Err put_part(const NcFile *f, const RolloutPart *p) {
         }
     }
 done:
-    written = nc_check(ncmpi_wait_all(f->ncid, NC_PUT_REQ_ALL, NULL, NULL), f->path, "writing answers");
+    written = NC(ncmpi_wait_all(f->ncid, NC_PUT_REQ_ALL, NULL, NULL), f, "writing answers");
     return err ? err : written;
 }
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "io/gguf.h"
 #include "io/gguf_quant.h"
 #include "io/import_meta.h"
@@ -229,10 +230,10 @@ static Err read_gguf(const ImportSource *s, int i, DType as, void *out) {
 
 Err import_open(const char *path, ImportSource **source) {
     ImportSource *s = *source = MEM_NEW(ImportSource, 1);
-    size_t n = strlen(path);
     s->path = mem_strdup(path);
-    s->is_gguf = n > 5 && !strcmp(path + n - 5, ".gguf");
-    Err err = s->is_gguf ? open_gguf(s) : open_hf(s);
+    s->is_gguf = filetype_is_gguf(path);
+    Err err = filetype_expect(path, FILETYPE_FOREIGN_MODEL);
+    if (!err) err = s->is_gguf ? open_gguf(s) : open_hf(s);
     if (err) import_close(source);
     return err;
 }

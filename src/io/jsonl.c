@@ -9,15 +9,17 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "base/text.h"
 
-enum { CHUNK = 1 << 16 };
+enum { CHUNK = 1 << 16, MAX_IDLE = 256 << 20, MAX_RATIO = 100 };
 
 struct Jsonl {
     char *path, *line;
     gzFile gz;
     int64_t number, room, used; // used: bytes of the line being built
     int64_t bytes;              // of the file
+    int64_t idle;               // unpacked so far that is in no record
     JsonlFault fault;
     char chunk[CHUNK];
     int at, have;
@@ -29,6 +31,7 @@ Err jsonl_open(const char *path, Jsonl **out) {
     int fd = -1;
     Jsonl *j = MEM_NEW(Jsonl, 1);
     j->path = mem_strdup(path);
+    DS_TRY(filetype_expect(path, FILETYPE_LINES));
     DS_TRY(file_open_read(path, &fd, &j->bytes));
     j->gz = gzdopen(fd, "rb");
     DS_CHECK(j->gz, DS_ERR_IO, "%s: cannot be read", path);
@@ -53,6 +56,9 @@ void jsonl_close(Jsonl **pj) {
 
 static Err fill(Jsonl *j) {
     j->at = 0;
+    if (j->idle > MAX_IDLE && j->idle / MAX_RATIO > gzoffset(j->gz))
+        return err_set(DS_ERR_DATA, "%s: after line %lld: %lld MiB that hold no record were unpacked from %lld bytes",
+                       j->path, (long long)j->number, (long long)(j->idle >> 20), (long long)gzoffset(j->gz));
     j->have = gzread(j->gz, j->chunk, CHUNK);
     int code = Z_OK;
     const char *why = gzerror(j->gz, &code);
@@ -89,6 +95,7 @@ static Err read_line(Jsonl *j, bool *end) {
         int64_t n = stop ? stop - from : j->have - j->at;
         newline = stop != NULL;
         j->at += (int)n + newline;
+        j->idle += n + newline;
         too_long = too_long || j->used + n > JSONL_MAX_LINE;
         if (!too_long) append(j, from, n);
     }
@@ -136,6 +143,7 @@ Err jsonl_next(Jsonl *j, const JsonValue **object) {
         if (end) return DS_OK;
     } while (blank(j));
     DS_TRY(parse(j));
+    j->idle -= j->used + 1;
     *object = j->object;
 done:
     return err;

@@ -1,8 +1,8 @@
 // jsonl.h: JSON lines, plain or gzip, one object a line, in constant memory. Not collective (all of it).
 //
-// Nothing is believed: a line is at most JSONL_MAX_LINE bytes once unpacked (so a gzip bomb ends as a long line),
-// strict UTF-8, one JSON object without duplicate keys, nested at most as deep as jansson allows. Errors name the file
-// and the line.
+// Nothing is believed: a line is at most JSONL_MAX_LINE bytes once unpacked (so a gzip bomb ends as a long line), what
+// holds no record (blank lines, bad ones) at most 100 times what it was unpacked from, 256 MiB are free; strict UTF-8,
+// one JSON object without duplicate keys, nested at most as deep as jansson allows. Errors name the file and the line.
 #ifndef DS_JSONL_H
 #define DS_JSONL_H
 
@@ -23,12 +23,12 @@ Err jsonl_open(const char *path, Jsonl **out);
 void jsonl_close(Jsonl **j); // accepts NULL
 
 // The next line that is not blank: *object = NULL at the end of the file. Valid until the next call. After DS_ERR_DATA
-// for a bad line the next call goes on with the line after it; after DS_ERR_IO (a torn gzip stream) it must not be
-// called.
+// for a bad line (jsonl_fault) the next call goes on with the line after it; after DS_ERR_IO (a torn gzip stream) and
+// DS_ERR_DATA without a fault (a bomb of blank lines) it must not be called.
 Err jsonl_next(Jsonl *j, const JsonValue **object);
 int64_t jsonl_line(const Jsonl *j); // number of the line last given, from 1
 const char *jsonl_path(const Jsonl *j);
-JsonlFault jsonl_fault(const Jsonl *j); // of the last call
+JsonlFault jsonl_fault(const Jsonl *j);   // of the last call
 int64_t jsonl_bytes_read(const Jsonl *j); // of the file, for progress
 int64_t jsonl_bytes(const Jsonl *j);      // the file's size
 

@@ -6,6 +6,7 @@
 
 #include "arch/weights.h"
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "io/h5_attr.h"
 
 enum { FORMAT_VERSION = 1, MAX_TOKENIZER = 1 << 28 };
@@ -134,7 +135,8 @@ static Err read_arch(const H5File *file, Arch *arch) {
     Err err = DS_OK;
     int64_t version = 0, whole = 0;
     double real = 0;
-    DS_CHECK(h5_is_group(file, "/config"), DS_ERR_DATA, "%s: has no /config, so it is not a model", h5_path(file));
+    DS_CHECK(h5_is_group(file, "/config"), DS_ERR_DATA, "%s: has no /config, so it is not a model%s", h5_path(file),
+             h5_is_group(file, "/samples") ? " but a data set" : "");
     DS_TRY(h5_attr_get_i64(file, "/config", "format_version", &version));
     DS_CHECK(version == FORMAT_VERSION, DS_ERR_DATA, "%s: has format version %lld, this program reads %d",
              h5_path(file), (long long)version, FORMAT_VERSION);
@@ -182,6 +184,7 @@ done:
 Err modelfile_open(const char *path, ModelFile **model) {
     Err err = DS_OK;
     ModelFile *m = *model = MEM_NEW(ModelFile, 1);
+    DS_TRY(filetype_expect(path, FILETYPE_MODEL));
     DS_TRY(h5_open_checked(path, &m->file));
     DS_TRY(read_arch(m->file, &m->arch));
     weights_build(&m->arch, &m->list);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 
 enum {
     WORDS = 1024,  // bytes of the file
@@ -171,7 +172,7 @@ static Err look(Runlock *l, System *system, Holder *h) {
     struct stat st;
     do {
         drop(l);
-        l->fd = open(l->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0640);
+        l->fd = open(l->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
         DS_CHECK(l->fd >= 0, DS_ERR_IO, "%s: cannot open: %s", l->path, strerror(errno));
         DS_CHECK(!fstat(l->fd, &st) && S_ISREG(st.st_mode), DS_ERR_IO, "%s: is not a regular file", l->path);
         *system = ask_system(l->fd);
@@ -260,6 +261,7 @@ static Err acquire(Runlock *l) {
     for (bool taken = false; !taken;) {
         System system = SYSTEM_SILENT;
         Holder h;
+        watchdog_tick();
         DS_TRY(look(l, &system, &h));
         watch(&w, &h);
         const Decision d = decide(l, &w, system, &h);
@@ -287,7 +289,7 @@ static void lost(const Runlock *l, const Holder *h) {
 
 // Someone has removed the file: it is made again, unless another has been faster, which the next beat sees.
 static void restore(Runlock *l) {
-    const int fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    const int fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (fd < 0) return;
     ask_system(fd);
     drop(l);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "io/filetype.h"
 #include "io/f16.h"
 
 typedef struct {
@@ -234,13 +235,28 @@ static bool ends_with(const char *s, const char *tail) {
     return n >= m && !strcmp(s + n - m, tail);
 }
 
+static bool has_pickles(const char *folder) {
+    static const char *const names[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
+                                        "pytorch_model-00001-of-00002.bin"};
+    bool found = false;
+    for (int i = 0; i < DS_COUNT(names) && !found; i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        found = file_exists(path);
+        mem_free(path);
+    }
+    return found;
+}
+
 static Err open_folder(Safetensors *st, const char *path) {
     char *single = mem_printf("%s/model.safetensors", path),
          *index = mem_printf("%s/model.safetensors.index.json", path);
     Err err;
     if (file_exists(single)) err = open_single(st, single);
     else if (file_exists(index)) err = open_index(st, index);
-    else err = err_set(DS_ERR_IO, "%s: holds neither model.safetensors nor model.safetensors.index.json", path);
+    else
+        err = err_set(DS_ERR_IO, "%s: holds neither model.safetensors nor model.safetensors.index.json%s%s", path,
+                      has_pickles(path) ? " but pickles (pytorch_model.bin): " : "",
+                      has_pickles(path) ? filetype_pickle_advice() : "");
     mem_free(single);
     mem_free(index);
     return err;

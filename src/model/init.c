@@ -2,6 +2,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/watchdog.h"
 #include "model/lora.h"
 
 enum { PIECE = 1 << 20 }; // enough for all threads to write a part of: memory is then near to each of them
@@ -35,6 +36,7 @@ static void fill(const Weight *w, uint64_t seed, int64_t first, int64_t n, float
 static void init_weight(Model *m, const Weight *w, uint64_t seed, float *buffer) {
     for (int64_t first = 0; first < w->count; first += PIECE) {
         const int64_t n = ds_min(PIECE, w->count - first);
+        watchdog_tick();
         fill(w, seed, first, n, buffer);
         model_weight_set(m, w, first, n, buffer);
     }

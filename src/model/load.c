@@ -2,6 +2,7 @@
 #include "model/load.h"
 
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "token/bpe.h"
 
 enum { PIECE = 1 << 22 };
@@ -31,6 +32,7 @@ static Err read_weight(Model *m, const ModelFile *file, const Weight *w, const c
             DS_TRY(modelfile_read_runs(file, i, DS_F32, piece[p].whole, piece[p].count, piece[p].run,
                                        buffer + piece[p].at - first));
         model_weight_set(m, w, first, n, buffer);
+        watchdog_tick();
     }
 done:
     return err;
@@ -39,9 +41,11 @@ done:
 Err load_weights(Model *m, const ModelFile *file, const char *path) {
     Err err = DS_OK;
     float *buffer = MEM_NEW(float, PIECE);
+    watchdog_enter(WATCH_FILE, "reading a model", path);
     for (int i = 0; i < m->weights.n; i++)
         if (model_keeps(m, &m->weights.w[i])) DS_TRY(read_weight(m, file, &m->weights.w[i], path, buffer));
 done:
+    watchdog_leave();
     mem_free(buffer);
     return err;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/coll.h"
 #include "model/layer.h"
 #include "model/lora.h"
@@ -57,6 +58,7 @@ void model_destroy(Model *m) {
 }
 
 void model_open(const Model *m, int block, int next) {
+    watchdog_tick();
     if (m->shared) zero_open(m->shared, block, next);
     if (m->lora) lora_open(m, block, next);
     else zero_open(&m->zero, block, next);

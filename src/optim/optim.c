@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "optim/adamw.h"
 
 void optim_create(Optim *o, ZeroState *z, const OptimCfg *cfg, double ema_beta) {
@@ -33,7 +34,10 @@ static void each_part(Optim *o, void (*what)(Optim *o, int block, int64_t first,
     for (int b = 0; b < o->z->map.blocks; b++) {
         int64_t first, n;
         shard_range(&o->z->map, b, o->z->shard, &first, &n);
-        for (int64_t at = 0; at < n; at += STORE_LEASE) what(o, b, first + at, ds_min(STORE_LEASE, n - at));
+        for (int64_t at = 0; at < n; at += STORE_LEASE) {
+            watchdog_tick();
+            what(o, b, first + at, ds_min(STORE_LEASE, n - at));
+        }
     }
 }
 

@@ -249,10 +249,32 @@ static char *trimmed(const char *s, size_t n) {
     return mem_strndup(s, n);
 }
 
+// "lr=0.1": the sections that have such a key, or the key that looks like it.
+static Err fail_bare(const KeyTable *t, const char *assignment) {
+    const char *equals = strchr(assignment, '='), **names = MEM_NEW(const char *, t->n_keys);
+    char *name = trimmed(assignment, equals ? (size_t)(equals - assignment) : strlen(assignment)),
+         *words = mem_strdup("");
+    for (int k = 0; k < t->n_keys; k++) names[k] = t->keys[k].name;
+    const char *near = equals ? text_closest(name, names, t->n_keys) : NULL;
+    for (int k = 0; k < t->n_keys && near; k++) {
+        if (strcmp(near, t->keys[k].name)) continue;
+        char *longer =
+            mem_printf("%s%s%s.%s%s", words, *words ? " or " : "; did you mean ", t->keys[k].section, near, equals);
+        mem_free(words);
+        words = longer;
+    }
+    Err err = err_set(DS_ERR_PARAMS, "command line: '%s': expected section.key=value%s%s", assignment, words,
+                      *words ? "?" : "");
+    mem_free(words);
+    mem_free(name);
+    mem_free(names);
+    return err;
+}
+
 Err keytable_override(const KeyTable *t, void *target, KeySource *from, const char *assignment, int number) {
     const char *equals = strchr(assignment, '=');
     const char *dot = memchr(assignment, '.', equals ? (size_t)(equals - assignment) : strlen(assignment));
-    if (!equals || !dot) return err_set(DS_ERR_PARAMS, "command line: '%s': expected section.key=value", assignment);
+    if (!equals || !dot) return fail_bare(t, assignment);
     char *section = trimmed(assignment, (size_t)(dot - assignment));
     char *name = trimmed(dot + 1, (size_t)(equals - dot - 1)), *value = trimmed(equals + 1, strlen(equals + 1));
     char *where = mem_printf("command line (%s.%s)", section, name);

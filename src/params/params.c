@@ -102,9 +102,33 @@ done:
     return err;
 }
 
+// Whether a line of an echo belongs to a key of this version. Keeps the section it is in; an indented line goes with
+// the one before.
+static bool is_known(const char *line, char section[32], bool before) {
+    char name[64];
+    if (*line == ' ') return before;
+    if (sscanf(line, "[%31[a-z_]]", section) == 1) {
+        int s = 0;
+        while (s < DS_COUNT(sections) && strcmp(sections[s].name, section) != 0) s++;
+        return s < DS_COUNT(sections);
+    }
+    return sscanf(line, "%63[a-z0-9_] =", name) != 1 || keytable_find(params_table(), section, name) >= 0;
+}
+
 Err params_recall(const char *path, const char *text, size_t bytes, Params **out) {
     Params *p = create(path);
-    Err err = keytable_parse(params_table(), p, p->from, path, text, bytes);
+    char *known = mem_alloc(bytes + 1), section[32] = "";
+    size_t n = 0;
+    bool keep = true;
+    for (const char *line = text, *next; line < text + bytes; line = next) {
+        const char *end = memchr(line, '\n', (size_t)(text + bytes - line));
+        next = end ? end + 1 : text + bytes;
+        keep = is_known(line, section, keep);
+        if (keep) memcpy(known + n, line, (size_t)(next - line)), n += (size_t)(next - line);
+        else known[n++] = '\n'; // lines keep their numbers
+    }
+    Err err = keytable_parse(params_table(), p, p->from, path, known, n);
+    mem_free(known);
     if (err) params_free(&p);
     *out = p;
     return err;

@@ -81,8 +81,8 @@ Err params_parse(const char *path, const char *text, size_t bytes, int n_overrid
 // of a job (the lengths of answers and a new model's positions, data sets of stages ...) is not: the model has its own.
 // As params_load.
 Err params_asking(int n_overrides, char **overrides, Params **out);
-// What params_echo wrote, the values as they stand there: nothing is filled in or checked beside each other. Owner:
-// caller, params_free.
+// What params_echo wrote, the values as they stand there: nothing is filled in or checked beside each other. Keys that
+// only another version has are passed over; text[bytes] has a NUL after it. Owner: caller, params_free.
 Err params_recall(const char *path, const char *text, size_t bytes, Params **out);
 
 // Accepts NULL, sets *p to NULL.

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/expand.h"
 #include "base/mem.h"
 
 // "file:12: [ppo] dual_clip = 0.5": where and how the key was set. out[1024].
@@ -234,6 +235,31 @@ done:
     return err;
 }
 
+// Paths are taken as they stand.
+static Err check_paths(const Params *p) {
+    const struct {
+        const char *section, *name, *value;
+    } paths[] = {{"job", "out", p->job.out},
+                 {"data", "file", p->data.file},
+                 {"data", "sft_file", p->data.sft_file},
+                 {"data", "rm_file", p->data.rm_file},
+                 {"data", "ppo_file", p->data.ppo_file},
+                 {"data", "ptx_file", p->data.ptx_file},
+                 {"actor", "model", p->actor.common.model},
+                 {"critic", "model", p->critic.common.model},
+                 {"reference", "model", p->reference.common.model},
+                 {"reward", "model", p->reward.common.model}};
+    Err err = DS_OK;
+    char at[1024], *said = NULL;
+    for (int i = 0; i < DS_COUNT(paths); i++) {
+        said = expand_refusal(paths[i].value);
+        REFUSE(said, paths[i].section, paths[i].name, "%s", said);
+    }
+done:
+    mem_free(said);
+    return err;
+}
+
 static Err check_data(const Params *p) {
     const char *const names[] = {"sft_file", "rm_file", "ppo_file"};
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ppo_file};
@@ -286,6 +312,7 @@ Err params_check(Params *p) {
     Err err = DS_OK;
     DS_TRY(resolve(p));
     DS_TRY(check_built(p));
+    DS_TRY(check_paths(p));
     DS_TRY(check_job(p));
     DS_TRY(check_layout(p));
     DS_TRY(check_models(p));

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "data/dataset.h"
@@ -50,7 +51,7 @@ typedef struct {
 static void note(Look *l, Err err) {
     if (!err) return;
     if (!l->err) l->err = err;
-    char *longer = l->words ? mem_printf("%s\n  also: %s", l->words, err_text()) : mem_strdup(err_text());
+    char *longer = l->words ? mem_printf("%s; also: %s", l->words, err_text()) : mem_strdup(err_text());
     mem_free(l->words);
     l->words = longer;
     err_clear();
@@ -349,15 +350,27 @@ int preflight_products(const Params *p) {
 Err preflight_params(const Params *p) {
     static const DataKind kinds[] = {DATA_SFT, DATA_RM, DATA_PPO};
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ppo_file};
-    if (params_was_set(p, "data.file") || file_exists(p->data.file) || file_exists(p->job.out)) return DS_OK;
+    if (params_was_set(p, "data.file") || file_exists(p->data.file)) return DS_OK;
+    const int left = p->job.stages & ~preflight_products(p);
     for (int i = 0; i < DS_COUNT(kinds); i++)
-        if (p->job.stages >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);
+        if (left >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);
     return DS_OK;
 }
 
-Err preflight_job(Run *run) {
+static Err look_at_all(const Params *p, int ranks) {
+    Err err = preflight_params(p);
+    watchdog_enter(WATCH_FILE, "looking at what the stages need", NULL);
+    if (!err) err = preflight(p, ranks, preflight_products(p), NULL, NULL);
+    watchdog_leave();
+    return err;
+}
+
+Err preflight_job(const Run *run) {
     const bool root = group_rank(run->world) == 0;
-    run->products = root ? preflight_products(run->p) : 0;
+    return agree_root(run->world, root ? look_at_all(run->p, group_size(run->world)) : DS_OK);
+}
+
+void preflight_find_products(Run *run) {
+    run->products = group_rank(run->world) == 0 ? preflight_products(run->p) : 0;
     coll_bcast(run->world, &run->products, sizeof run->products, 0);
-    return agree_root(run->world, root ? preflight(run->p, group_size(run->world), run->products, NULL, NULL) : DS_OK);
 }

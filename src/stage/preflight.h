@@ -17,8 +17,10 @@ int preflight_products(const Params *p);
 // first thing that is wrong, with the words of all. Not collective.
 Err preflight(const Params *p, int ranks, int products, void (*say)(const char *line, void *user), void *user);
 
-// Both, before the first stage of a job: rank 0 looks, run->products and the error are the same everywhere. Collective
-// on run->world.
-Err preflight_job(Run *run);
+// Both, before a job writes anything: rank 0 looks, all have its answer. Collective on run->world.
+Err preflight_job(const Run *run);
+
+// run->products: which products there are, as rank 0 sees them. Collective on run->world.
+void preflight_find_products(Run *run);
 
 #endif

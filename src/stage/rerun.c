@@ -18,11 +18,13 @@ static const int64_t hash_whole = 2ll << 30, hash_end = 64 << 20; // bytes
 
 #define INPUT_MARK "# input "
 #define CHANGE_MARK "# change "
+#define PROGRAM_MARK "# program "
 
 typedef struct {
     const Params *p;
     int begun, done;
     const char *at, *path; // path: params.out
+    const char *program;   // version and commit of this one
     char *text;            // what it holds, NULL: nothing known
     Params *was;
     char was_hash[INPUTS][48], hash[INPUTS][48]; // "": unknown
@@ -134,7 +136,8 @@ static char *lines_with(const char *text, const char *mark) {
 
 // Keys as used, hashes of inputs, the changes of earlier starts and of this one.
 static Err write_record(const Rerun *r) {
-    char *all = append(params_text(r->p, true), mem_strdup("\n# What the run reads, by content (xxh3-128).\n"));
+    char *all = append(params_text(r->p, true), mem_printf("\n" PROGRAM_MARK "%s\n", r->program));
+    all = append(all, mem_strdup("\n# What the run reads, by content (xxh3-128).\n"));
     for (int i = 0; i < INPUTS; i++) {
         const char *hash = r->hash[i][0] ? r->hash[i] : r->was_hash[i];
         if (hash[0]) all = append(all, mem_printf(INPUT_MARK "%s.%s %s\n", inputs[i].section, inputs[i].name, hash));
@@ -222,8 +225,18 @@ static void judge_inputs(Rerun *r) {
     }
 }
 
+// Another program is nothing to refuse, but to know of.
+static void judge_program(Rerun *r) {
+    char *was = lines_with(r->text, PROGRAM_MARK);
+    was[strcspn(was, "\n")] = 0;
+    const char *name = was + strlen(PROGRAM_MARK);
+    if (*was && strcmp(name, r->program) != 0) note(r, "the program", name, r->program, "not known to matter");
+    mem_free(was);
+}
+
 static void judge(Rerun *r) {
     ParamChange *list = NULL;
+    judge_program(r);
     const int n = params_diff(r->was, r->p, &list);
     for (int i = 0; i < n; i++) judge_key(r, &list[i]);
     judge_inputs(r);
@@ -293,12 +306,14 @@ Err rerun_settle(const Run *run, int begun, int done, const char *at, char **cha
     *changes = NULL;
     if (group_rank(run->world) == 0) {
         char *path = mem_printf("%s/params.out", run->p->job.out);
-        Rerun r = {.p = run->p, .begun = begun, .done = done, .at = at, .path = path};
+        char *program = mem_printf("dschat %s (%s)", DS_VERSION, origin_commit());
+        Rerun r = {.p = run->p, .begun = begun, .done = done, .at = at, .path = path, .program = program};
         err = settle(&r, changes);
         params_free(&r.was);
         mem_free(r.text);
         mem_free(r.lines);
         mem_free(r.refused);
+        mem_free(program);
         mem_free(path);
     }
     err = agree_root(run->world, err);

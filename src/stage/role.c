@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "gen/hybrid.h"
 #include "io/h5_inspect.h"
@@ -94,9 +95,11 @@ Err role_open(Run *run, const RoleSpec *spec, Role *role) {
     *role = (Role){0};
     DS_TRY(h5_inspect_for_all(run->world, spec->path));
     if (spec->path) {
+        watchdog_enter(WATCH_FILE, "opening a model", spec->path);
         err = modelfile_open(spec->path, &file);
         if (!err) err = load_arch(file, spec->path, spec->head, &arch);
         if (!err) err = role_check_tokenizer(run->tok, file, &arch, spec->path);
+        watchdog_leave();
     } else {
         err = run->tok ? new_model_arch(run->p, spec->keys, tok_vocab_size(run->tok), spec->head, &arch)
                        : err_set(DS_ERR_PARAMS,

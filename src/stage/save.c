@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "io/ckpt_save.h"
 
@@ -134,6 +135,7 @@ static Dev *piece_at(const Table *t, int piece, int64_t offset, int64_t n) {
 
 static Err fetch(void *context, int piece, int64_t offset, int64_t count, void *out) {
     Table *t = context;
+    watchdog_tick();
     const size_t bytes = (size_t)count * sizeof(float);
     if (t->dtype == DS_F32) {
         t->model->k->copy_out(out, piece_at(t, piece, offset, count), bytes);
@@ -147,6 +149,7 @@ static Err fetch(void *context, int piece, int64_t offset, int64_t count, void *
 static Err put_back(void *context, int piece, int64_t offset, int64_t count, const void *data) {
     Table *t = context;
     const PieceRef *r = &t->refs[piece];
+    watchdog_tick();
     t->model->k->copy_in(piece_at(t, piece, offset, count), data, (size_t)count * sizeof(float));
     optim_return(t->optim, r->kind, r->w->block, r->w->offset + r->first + offset, count);
     return DS_OK;
@@ -199,6 +202,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
     Meta metas[STAGE_MODELS] = {0};
     CkptModel list[STAGE_MODELS] = {0};
     char *dir = mem_printf("%s/checkpoints", run->p->job.out);
+    watchdog_enter(WATCH_FILE, "writing a checkpoint", dir);
     for (int i = 0; i < n; i++) {
         training_table(&tables[i], run, &models[i], false);
         DS_TRY(meta_fill(&metas[i], run, &models[i].model->arch));
@@ -210,6 +214,7 @@ Err save_checkpoint(Run *run, const char *stage, int64_t step, const StageModel 
         .dir = dir, .stage = stage, .step = step, .files = files_of(run), .keep = (int)run->p->checkpoint.keep};
     DS_TRY(ckpt_save(run->world, &options, list, n, kv, NULL));
 done:
+    watchdog_leave();
     for (int i = 0; i < n; i++) {
         table_destroy(&tables[i]);
         mem_free(metas[i].blob);
@@ -235,11 +240,13 @@ done:
 
 Err save_restore(Run *run, const char *path, const StageModel *models, int n, Kv **kv) {
     Err err = DS_OK;
+    watchdog_enter(WATCH_FILE, "reading a checkpoint", path);
     for (int i = 0; i < n && !err; i++) err = restore_model(run, path, &models[i]);
     if (!err) err = ckpt_read_state(path, kv);
     DS_TRY(agree_err(run->world, err));
     for (int i = 0; i < n; i++) zero_weights_changed(&models[i].model->zero);
 done:
+    watchdog_leave();
     return err;
 }
 
@@ -248,6 +255,7 @@ Err save_model(Run *run, const char *name, const Model *m, Optim *optim, bool em
     Meta meta = {0};
     Table t = {0};
     char *path = stage_model_path(run, name), *dir = mem_printf("%s/models", run->p->job.out);
+    watchdog_enter(WATCH_FILE, "writing a model", path);
     DS_TRY(agree_err(run->world, file_make_dirs(dir)));
     DS_TRY(meta_fill(&meta, run, &m->arch));
     table_create(&t, m, optim, dtype);
@@ -259,6 +267,7 @@ Err save_model(Run *run, const char *name, const Model *m, Optim *optim, bool em
     ModelSource source = source_of(run, &t, &meta.meta);
     DS_TRY(modelfile_save(run->world, path, &source, files_of(run), NULL));
 done:
+    watchdog_leave();
     table_destroy(&t);
     mem_free(meta.blob);
     mem_free(path);

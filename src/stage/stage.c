@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "stage/finite.h"
@@ -61,7 +62,6 @@ typedef struct {
     void *self;
     int64_t step, steps, bad;
     double step_seconds, rate; // smoothed
-    char note[64];
 } Loop;
 
 static double peak_memory(const Run *run) {
@@ -121,8 +121,7 @@ static Err one_step(Loop *l) {
     Err err = DS_OK;
     StepInfo info = {0};
     record_clear(&info.record);
-    snprintf(l->note, sizeof l->note, "%s step %lld", l->stage->name, (long long)l->step + 1);
-    coll_set_note(l->note);
+    watchdog_step(l->stage->name, l->step + 1);
     double start = clock_now();
     DS_TRY(l->stage->step(l->run, l->self, l->step, &info));
     l->step++;
@@ -207,7 +206,7 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     Err err = DS_OK;
     Loop l = {.run = run, .stage = stage, .train = train_params(run, stage)};
     StageModel models[STAGE_MODELS];
-    coll_set_note(stage->name);
+    watchdog_step(stage->name, 0);
     log_info("%s: %s", stage->name, stage->title);
     DS_TRY(stage->setup(run, &l.self));
     l.steps = stage->steps(l.self);
@@ -223,7 +222,7 @@ Err stage_run(Run *run, const Stage *stage, const char *resume) {
     run->products |= 1 << stage->kind;
     DS_TRY(history_sync(run->history));
 done:
-    coll_set_note("between stages"); // the note lives in this frame
+    watchdog_step("", 0);
     stage->destroy(&l.self);
     return err;
 }

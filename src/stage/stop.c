@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "base/watchdog.h"
 #include "comm/coll.h"
 
 static atomic_bool stop_signal, checkpoint_signal;
@@ -22,12 +23,13 @@ static struct {
 } limit;
 
 static void on_signal(int sig) {
+    if (sig == SIGQUIT) watchdog_quit();
     if (sig == SIGUSR2) checkpoint_signal = true;
     else if (atomic_exchange(&stop_signal, true))
         _exit(DS_STOP_FINAL); // lint: the second wish: now, with the last checkpoint as it is
 }
 
-void stop_catch(void) { signals_watch(4, (const int[]){SIGTERM, SIGINT, SIGUSR1, SIGUSR2}, on_signal); }
+void stop_catch(void) { signals_watch(5, (const int[]){SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGQUIT}, on_signal); }
 
 void stop_limit(const char *stop_file, double deadline, double margin) {
     limit.file = stop_file;
@@ -95,8 +97,8 @@ Err stop_without_step(StopWish wish, const char *why, int64_t steps, double seco
 }
 
 StopWish stop_ask(const Group *g, double step_seconds, const char **why) {
-    int64_t wish = stop_signal ? WHY_SIGNAL : checkpoint_signal ? WHY_USR2 : WHY_NONE;
-    checkpoint_signal = false;
+    const bool checkpoint = atomic_exchange(&checkpoint_signal, false); // one that comes now is of the next step
+    int64_t wish = stop_signal ? WHY_SIGNAL : checkpoint ? WHY_USR2 : WHY_NONE;
     if (group_rank(g) == 0) {
         if (limit.deadline > 0 && clock_unix() + limit.margin + step_seconds > limit.deadline) wish = WHY_TIME;
         if (limit.file && file_exists(limit.file)) wish = WHY_FILE;

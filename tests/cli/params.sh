@@ -24,7 +24,7 @@ case_() {
 # The shipped files name data sets and models that are not here: nothing else is wrong with them.
 shipped() {
     ./dschat --check "$1" && return
-    ./dschat --check "$1" 2>&1 | grep -E '^error|^  also' | grep -vq 'there is no such file' && return 1
+    ./dschat --check "$1" 2>&1 | grep '^error' | sed 's/; also: /\n/g' | grep -vq 'there is no such file' && return 1
     return 0
 }
 
@@ -56,6 +56,28 @@ case_ params_keep_layers 2 "needs [actor] recompute = block" ./dschat --check in
 case_ params_no_file 2 "$tmp/absent.in" ./dschat --check $tmp/absent.in
 head -c 4096 /dev/urandom >$tmp/binary.in
 case_ params_binary 2 "$tmp/binary.in:" ./dschat --check $tmp/binary.in
+
+
+# Help everywhere, words in any order, a key without its section, paths that a shell has not seen.
+for tool in ./dschat bin/dschat-data bin/dschat-model bin/dschat-eval bin/dschat-chat; do
+    case_ "params_help_$(basename $tool)" 0 "$(basename $tool)" $tool --help
+    case_ "params_h_$(basename $tool)" 0 "$(basename $tool)" $tool -h
+done
+case_ params_help_anywhere 0 'what a model says' bin/dschat-eval x.h5 --help
+for line in '--plan inputs/params.in --ranks 64' '--plan --ranks 64 inputs/params.in' '--ranks=64 --plan inputs/params.in' \
+    'inputs/params.in --ranks 64 sft.lr=1 --plan'; do
+    case_ params_plan_words 0 'plan: inputs/params.in on 64 ranks' ./dschat $line
+    case_ params_plan_assumes 0 'a vocabulary of 32000 is assumed' ./dschat $line
+    case_ params_plan_lengths 0 'samples of max_prompt + max_answer tokens are assumed' ./dschat $line
+done
+case_ params_ranks_of_a_job 2 'mpirun -np N' ./dschat inputs/params.in --ranks 4
+case_ params_unknown_option 2 'unknown option --plam; did you mean --plan' ./dschat --plam inputs/params.in
+case_ params_nothing 2 'expected the name of a params file' ./dschat --check
+case_ params_bare_key 2 'did you mean ppo.kl_coef=0.1?' ./dschat --check inputs/params.in kl_coef=0.1
+case_ params_home 2 "write $HOME/x.h5" ./dschat --check inputs/params.in 'data.file=~/x.h5'
+case_ params_home_tool 4 "write $HOME/x.h5" bin/dschat-model inspect '~/x.h5'
+printf '[data]\noutput = $HOME/x.h5\ntokenizer = x\n[source1]\npath = y\n' >$tmp/spec.in
+case_ params_home_spec 2 "[data] output = \$HOME/x.h5: ~ and \$ are not expanded in paths; write $HOME/x.h5" bin/dschat-data build $tmp/spec.in
 
 rm -rf $tmp
 exit $failed

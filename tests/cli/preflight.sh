@@ -14,7 +14,7 @@ fail() { echo "FAIL preflight_$1: $2"; bad=1; }
 expect() {
     local name=$1 want=$2 pattern=$3 log=$here/$1.txt code
     shift 3
-    timeout 120 "$@" >"$log" 2>&1 </dev/null
+    tests/patience 120 "$@" >"$log" 2>&1 </dev/null
     code=$?
     if [ $code != "$want" ]; then fail "$name" "exit code $code, expected $want: $(tail -n 1 "$log")"
     elif ! grep -q -e "$pattern" "$log"; then fail "$name" "does not say \"$pattern\": $(grep -v '^  ' "$log" | head -n 2)"
@@ -89,6 +89,14 @@ checked heads 2 'tensor = 8' layout.tensor=8
 checked adapters 2 'lora_modules' critic.lora_rank=2 critic.lora_modules=nothing
 checked model_tokenizer 3 "is not the data set's" actor.model="$made/sft.h5" data.file="$here/other.h5" job.stages=ppo reward.model="$made/rm.h5" ppo.ptx_coef=0
 
+# Files in the wrong place are called what they are.
+mkdir -p "$here/hf" && echo '{}' >"$here/hf/config.json"
+checked hf_folder 3 "hf: is not an HDF5 file but a Hugging Face folder; bin/dschat-model import $here/hf" actor.model="$here/hf"
+checked lines_as_data 3 'not an HDF5 file but JSON; .*dschat-data build' data.file="$here/long_sft.jsonl"
+checked model_as_data 3 'rm.h5: has no /samples, so it is not a data set but a model' data.rm_file="$made/rm.h5"
+expect data_as_model 3 'is not a model but a data set' bin/dschat-model inspect "$tiny_data/all.h5"
+expect data_of_model 3 "is an HDF5 file; expected JSON lines" bin/dschat-data build "$here/long_sft.in" source1.path="$tiny_data/all.h5"
+
 # The folder and the disk.
 refused disk 4 'the run needs .* more' actor.arch=opt-175b
 touch "$here/file"
@@ -100,9 +108,18 @@ else echo "skip preflight_out_closed: root writes everywhere"; fi
 
 # All that is wrong in one message; what is done is not looked at.
 checked several 2 'checker = wrods' ppo.checker=wrods critic.model="$here/none.h5" data.ptx_file="$here/none.h5"
-[ "$(grep -c 'also: ' "$here/several.txt")" = 2 ] || fail several "$(grep -c 'also: ' "$here/several.txt") more things said, expected 2"
-expect done_data 0 'sft is done' ./dschat --check "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5"
-expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" job.out="$here/run" data.sft_file="$here/none.h5" sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1
+[ "$(grep -o 'also: ' "$here/several.txt" | wc -l)" = 2 ] || fail several "$(grep -o 'also: ' "$here/several.txt" | wc -l) more things said, expected 2"
+cp "$tiny_data/all.h5" "$here/gone.h5"
+keys="job.out=$here/done data.sft_file=$here/gone.h5 sft.max_steps=1 rm.max_steps=1 ppo.max_steps=1"
+tests/patience 120 mpirun -np 2 ./dschat "$tiny_params" $keys >"$here/done.log" 2>&1 || fail done "$(tail -n 1 "$here/done.log")"
+rm "$here/gone.h5" "$here/done/models/actor.h5"
+expect done_data 0 'sft is done' ./dschat --check "$tiny_params" $keys
+expect done_job 0 'sft: done before' mpirun -np 2 ./dschat "$tiny_params" $keys
+
+# Nothing but defaults, the first thing to try: what is needed is said before MPI starts, once, and all ranks end alike. (A temporary folder: the
+# default data set is data.h5.)
+expect defaults 2 'data. file = data.h5 (default): there is no such file; build it with bin/dschat-data build' mpirun -np 4 ./dschat inputs/params.in job.out="$here/never"
+[ ! -e "$here/never" ] || fail defaults "wrote $here/never"
 
 # Rank 0 decides whether a product is there: another rank, whose file system is late, follows it.
 cat >"$here/late.c" <<'C'

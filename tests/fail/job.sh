@@ -72,7 +72,7 @@ began=$SECONDS
 kill -KILL "$(ranks_of $pid | tail -n 1)"
 wait $pid
 code=$?
-if [ $code = 0 ] || [ $((SECONDS - began)) -gt 20 ]; then fail killed_rank "exit code $code after $((SECONDS - began)) s"
+if [ $code = 0 ] || [ $((SECONDS - began)) -gt $((20 * $(tests/patience --slowness) / 100)) ]; then fail killed_rank "exit code $code after $((SECONDS - began)) s"
 elif ! run "$out" 3; then fail killed_rank "did not go on: $(tail -n 1 "$out.log")"
 else ok killed_rank; fi
 
@@ -87,7 +87,7 @@ kill -STOP "$stuck"
 wait $pid
 code=$?
 kill -KILL "$stuck" 2>/dev/null
-if [ $code = 0 ] || [ $((SECONDS - began)) -gt 30 ]; then fail hanging_rank "exit code $code after $((SECONDS - began)) s"
+if [ $code = 0 ] || [ $((SECONDS - began)) -gt $((30 * $(tests/patience --slowness) / 100)) ]; then fail hanging_rank "exit code $code after $((SECONDS - began)) s"
 elif ! grep -q 'sft step' "$out.log"; then fail hanging_rank "does not say where: $(tail -n 3 "$out.log")"
 else ok hanging_rank; fi
 exit $bad

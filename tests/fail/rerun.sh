@@ -32,6 +32,8 @@ until_stop() {
 # What tells of the run: none of it may change where a start is refused.
 told() { (cd "$1" && cat params.out summary.json && find models checkpoints -type f -exec sha256sum {} + | sort) | sha256sum; }
 
+last_error() { grep '^error: ' "$1.log" | tail -n 1; }
+
 # refuses NAME OUT PATTERN [key=value ...]
 refuses() {
     local name=$1 out=$2 pattern=$3 before code
@@ -39,8 +41,8 @@ refuses() {
     before=$(told "$out")
     again "$out" 1 "$@"
     code=$?
-    if [ $code != 2 ]; then fail "$name" "exit code $code, expected 2: $(tail -n 1 "$out.log")"
-    elif ! tail -n 1 "$out.log" | grep -q "$pattern"; then fail "$name" "does not say \"$pattern\": $(tail -n 1 "$out.log")"
+    if [ $code != 2 ]; then fail "$name" "exit code $code, expected 2: $(last_error "$out")"
+    elif ! last_error "$out" | grep -q "$pattern"; then fail "$name" "does not say \"$pattern\": $(last_error "$out")"
     elif [ "$(told "$out")" != "$before" ]; then fail "$name" "something in $out changed"
     else ok "$name"; fi
 }
@@ -59,25 +61,28 @@ refuses finished_length "$out" 'sft.max_steps was 6' $short $data sft.max_steps=
 refuses seed_and_model "$out" 'job.seed was 7 .*actor.arch_std was' $short $data job.seed=8 actor.arch_std=0.2
 refuses shorter "$out" 'rm.max_steps was 6' $short $data rm.max_steps=5
 refuses stage_dropped "$out" 'job.stages was' $short $data job.stages=sft
-refuses other_data "$out" 'data.rm_file was' $short $data data.rm_file="$tiny_data/spec.in"
 # Data built again, with another seed.
 sed "s|^output = .*|output = $here/again.h5|; s|^seed = .*|seed = 2|" "$tiny_data/spec.in" >"$here/spec.in"
 bin/dschat-data build "$here/spec.in" >"$here/build.log" 2>&1 || fail again "$(tail -n 1 "$here/build.log")"
+refuses other_data "$out" 'data.rm_file was' $short $data data.rm_file="$here/again.h5"
 cp "$here/data.h5" "$here/kept.h5"
 cp "$here/again.h5" "$here/data.h5"
 refuses rebuilt_data "$out" 'content of \[data\] rm_file' $short $data
 cp "$here/kept.h5" "$here/data.h5"
 cp "$out/params.out" "$here/params.out"
-sed -i 's/^\[sft\]/[sfft]/' "$out/params.out"
+sed -i 's/^lr = /lr = x/' "$out/params.out"
 refuses unreadable_record "$out" 'not known' $short $data
 cp "$here/params.out" "$out/params.out"
+
+# Another program, with a key that this one has not.
+sed -i 's/^# program .*/# program dschat 0.0.9 (abc)/; s/^\[sft\]/[sft]\nold_key = 7/' "$out/params.out"
 
 # Harmless ones, a stage that has not begun, more steps, the same data under another name: it goes on, and says so.
 again "$out" 1 $short data.file="$here/kept.h5" checkpoint.keep=3 actor.zero_stage=0 rm.micro_tokens=300 rm.max_steps=7 ppo.lr=2e-3 ppo.max_steps=2 job.max_hours=5
 code=$?
 missing=
 for words in 'checkpoint.keep was 2 .*do not depend' 'rm.micro_tokens was 512 .*last bits' 'rm.max_steps was 6 .*extended' 'ppo.lr was 0.001 .*has begun' \
-    'data.rm_file was .*the same content'; do
+    'data.rm_file was .*the same content' 'the program was dschat 0.0.9 (abc) so far'; do
     grep -q "note: $words" "$out/log.txt" || missing="$missing \"$words\""
 done
 if [ $code != 0 ]; then fail harmless "exit code $code: $(tail -n 1 "$out.log")"
@@ -91,6 +96,9 @@ else ok harmless; fi
 same="$short data.file=$here/kept.h5 checkpoint.keep=3 actor.zero_stage=0 rm.micro_tokens=300 rm.max_steps=7 ppo.lr=2e-3 ppo.max_steps=2 job.max_hours=5"
 before=$(told "$out")
 again "$out" 1 $same && [ "$(told "$out")" = "$before" ] && ok same_again || fail same_again "$(tail -n 1 "$out.log")"
+again "$out" 1 $same checkpoint.keep=4 && grep -q '^# change .*rm.max_steps = 7 (was 6)' "$out/params.out" && grep -q '^# change .*checkpoint.keep = 4' "$out/params.out" && ok changes_kept ||
+    fail changes_kept "earlier changes are gone from params.out: $(last_error "$out")"
+same="$same checkpoint.keep=4"
 refuses finished_run "$out" 'ppo.kl_coef was' $same ppo.kl_coef=0.3
 refuses finished_run_longer "$out" 'ppo.max_steps was 2' $same ppo.max_steps=9
 

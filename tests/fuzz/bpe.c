@@ -1,7 +1,6 @@
 // bpe.c: any text through a byte-level and a SentencePiece tokenizer and back; any ids to text, at once and token by
 // token.
-#include "fuzz.h"
-#include "token/bpe.h"
+#include "token.h"
 #include "token/tok_norm.h"
 
 enum { TOKENIZERS = 8 };
@@ -39,6 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     const int64_t length = (int64_t)n - 2;
     TokIds ids = {0};
     FUZZ_HOLDS(tok_encode(t, text, length, data[1] & 7, &ids) == DS_OK);
+    fuzz_typed(t, text, length);
     if (bytes_kept && !(data[1] & (TOK_SPECIAL | TOK_ENDS))) {
         char *fixed, *back;
         int64_t m;

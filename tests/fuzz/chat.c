@@ -1,6 +1,7 @@
 // chat.c: any template around any turns: the strings of the template, then the turns, between NUL bytes. The first byte
 // chooses the tokenizer, and a template by name in place of the strings.
 #include "fuzz.h"
+#include "base/text.h"
 #include "token/chat.h"
 
 enum { STRINGS = 8, TURNS = 6 };
@@ -31,7 +32,8 @@ static void encode(const Chat *c, const ChatTurn *turns, int64_t n) {
         }
         if (n > 1 && turns[n - 1].role == CHAT_ASSISTANT) {
             FUZZ_HOLDS(chat_encode(c, turns, n - 1, true, &prompt) == DS_OK);
-            FUZZ_HOLDS(prompt.ids.n <= x.ids.n && !memcmp(prompt.ids.id, x.ids.id, (size_t)prompt.ids.n * 4));
+            FUZZ_HOLDS(prompt.ids.n <= x.ids.n);
+            FUZZ_HOLDS(!prompt.ids.n || !memcmp(prompt.ids.id, x.ids.id, (size_t)prompt.ids.n * 4));
         }
     }
     FUZZ_HOLDS(!strstr(err_text(), "no prefix"));
@@ -62,6 +64,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         char *s = part[STRINGS + n_turns] = take(&data, &n);
         turn[n_turns] = (ChatTurn){(ChatRole)((roles_word >> n_turns & 1) + (n_turns > 0)), s, (int64_t)strlen(s)};
     }
+    for (int i = 0; i < n_turns; i++) {
+        char *system = chat_own_system(turn[i].text, &roles);
+        FUZZ_HOLDS(!system || (system[0] && text_utf8_bad(system, (int64_t)strlen(system)) < 0));
+        mem_free(system);
+    }
+    char *jinja = chat_jinja(&roles, chosen & 1);
+    FUZZ_HOLDS(strstr(jinja, "add_generation_prompt"));
+    mem_free(jinja);
     if (chat_create("fuzz", &roles, t[chosen & 1], &c) == DS_OK) encode(c, turn, n_turns);
     chat_destroy(&c);
     for (int i = 0; i < STRINGS + TURNS; i++) mem_free(part[i]);

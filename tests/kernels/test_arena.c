@@ -2,6 +2,7 @@
 // it reads device memory.
 #include "ref.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -88,6 +89,41 @@ static void casts(void **state) {
     DEV_FREE(k, a, h);
 }
 
+enum { VOCAB = 2000000 };
+
+static void *draw(void *context) {
+    const Kernels *k = context;
+    const float u = 0.5F;
+    Dev *id = k->mem_create(4, MEM_WEIGHTS), *logits = dev_new(k, DS_F32, VOCAB), *at = dev_floats(k, DS_F32, &u, 1);
+    k->sample(id, logits, at, 1, VOCAB, VOCAB, 1, 0, 0.5F);
+    DEV_FREE(k, id, logits, at);
+    return NULL;
+}
+
+static int64_t resident_bytes(void) {
+    long all = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%ld %ld", &all, &resident), 2);
+    fclose(f);
+    return resident * sysconf(_SC_PAGESIZE);
+}
+
+// Threads that end leave nothing of their scratch memory behind.
+static void ended_threads(void **state) {
+    (void)state;
+    const Kernels *k = ref_open(1);
+    int64_t before = 0;
+    for (int i = 0; i < 12; i++) {
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, draw, (void *)(uintptr_t)k), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        if (i == 1) before = resident_bytes();
+    }
+    const int64_t grown = resident_bytes() - before;
+    if (grown > 4 * (int64_t)sizeof(float) * VOCAB) fail_msg("10 threads left %lld bytes", (long long)grown);
+}
+
 // A child with the guard on (or off) that reads device memory as the host must not; returns the signal that ended it, 0
 // if none.
 static int signal_of_child(const char *guard) {
@@ -122,6 +158,6 @@ static void guard(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(opens), cmocka_unit_test(memory), cmocka_unit_test(casts),
-                                       cmocka_unit_test(guard)};
+                                       cmocka_unit_test(ended_threads), cmocka_unit_test(guard)};
     return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ for i in 1 2 3 4; do
 done
 if [ "${codes[*]}" != "10 10 10 11" ]; then fail stuck "exit codes ${codes[*]}, expected 10 10 10 11: $(tail -n 1 "$out.log")"
 elif ! grep -q 'warning: this start made no step: a signal came' "$out.log"; then fail stuck "does not say that no step was made"
-elif ! tail -n 1 "$out.log" | grep -q 'the last 2 starts .*sft-000000.*ended with 10.*remove .*starts.log'; then fail stuck "$(tail -n 1 "$out.log")"
+elif ! grep '^error: ' "$out.log" | tail -n 1 | grep -q 'the last 2 starts .*sft-000000.*ended with 10.*remove .*starts.log'; then fail stuck "$(tail -n 1 "$out.log")"
 else
     rm "$out/starts.log"
     run "$out" 1 $short sft.max_steps=24 && ok stuck || fail stuck "does not go on: $(tail -n 1 "$out.log")"
@@ -75,8 +75,9 @@ fi
 out=$here/paths
 for i in 1 2 3 4; do run "$out" 1 $short data.file="$here/none.h5"; codes[i]=$?; done
 for i in 5 6; do
+    rm -f "$out/log.txt"
     begin "$out" checkpoint.every_steps=0
-    while kill -0 $pid 2>/dev/null && [ "$(grep -c '^start' "$out/starts.log" 2>/dev/null)" -lt "$i" ]; do sleep 0.005; done
+    while kill -0 $pid 2>/dev/null && ! grep -q '^sft: ' "$out/log.txt" 2>/dev/null; do sleep 0.005; done
     kill -KILL $pid 2>/dev/null
     wait $pid 2>/dev/null
     codes[i]=$?
@@ -84,6 +85,6 @@ done
 run "$out" 1 $short
 codes[7]=$?
 if [ "${codes[*]}" != "4 4 4 4 137 137 11" ]; then fail paths "exit codes ${codes[*]}, expected 4 4 4 4 137 137 11: $(tail -n 1 "$out.log")"
-elif ! tail -n 1 "$out.log" | grep -q 'was killed or died without a word'; then fail paths "$(tail -n 1 "$out.log")"
+elif ! grep '^error: ' "$out.log" | tail -n 1 | grep -q 'was killed or died without a word'; then fail paths "$(tail -n 1 "$out.log")"
 else ok paths; fi
 exit $bad

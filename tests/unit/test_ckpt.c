@@ -51,6 +51,41 @@ static char *in(const char *dir, const char *name) { // valid until the sixteent
 
 // ---- names ----
 
+// A byte of any file changes: of any number of ranks that share the looking, one says so, and which file.
+static void test_each_file(void **state) {
+    (void)state;
+    static const char *const names[] = {"actor.h5", "actor.shards/00000.h5", "actor.shards/00001.h5", "critic.h5",
+                                        "trainer.h5"};
+    enum { BYTES = 1000 };
+    Manifest m = {0};
+    char bytes[BYTES];
+    ok(file_make_dirs(in(own, "each/actor.shards")));
+    for (int i = 0; i < DS_COUNT(names); i++) {
+        memset(bytes, 'a' + i, sizeof bytes);
+        ok(file_write_atomic(in(in(own, "each"), names[i]), bytes, sizeof bytes));
+        ok(manifest_add_file(&m, in(own, "each"), names[i]));
+    }
+    for (int i = 0; i < DS_COUNT(names) * 3; i++) { // each file at its beginning, middle, end
+        const char *name = names[i / 3], *path = in(in(own, "each"), name);
+        memset(bytes, 'a' + i / 3, sizeof bytes);
+        bytes[i % 3 * (BYTES - 1) / 2] ^= 1;
+        ok(file_write_atomic(path, bytes, sizeof bytes));
+        for (int ranks = 1; ranks <= 3; ranks++) {
+            int found = 0;
+            for (int rank = 0; rank < ranks; rank++) {
+                const Err err = manifest_check_hashes(&m, in(own, "each"), rank, ranks);
+                if (err) expect(err, DS_ERR_DATA, name);
+                found += err != DS_OK;
+            }
+            assert_int_equal(found, 1);
+        }
+        bytes[i % 3 * (BYTES - 1) / 2] ^= 1;
+        ok(file_write_atomic(path, bytes, sizeof bytes));
+    }
+    for (int rank = 0; rank < 3; rank++) ok(manifest_check_hashes(&m, in(own, "each"), rank, 3));
+    manifest_free(&m);
+}
+
 static void test_names(void **state) {
     (void)state;
     const char *stage;
@@ -484,11 +519,11 @@ static int run_command(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),       cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_save_strips), cmocka_unit_test(test_replaced_model),
-        cmocka_unit_test(test_damage),      cmocka_unit_test(test_clean),
-        cmocka_unit_test(test_disk_full),   cmocka_unit_test(test_one_rank_fails),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_each_file),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_save_and_load),  cmocka_unit_test(test_save_strips),
+        cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_clean),          cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_one_rank_fails), cmocka_unit_test(test_not_finite),
     };
     world_init();
     if (argc > 1) {

@@ -13,8 +13,9 @@
 
 #define TARGETS(X)                                                                                                     \
     X(blob)                                                                                                            \
-    X(h5) X(state) X(sums) X(bpe) X(chat) X(config) X(gguf) X(jsonl) X(manifest) X(ncheader) X(params) X(safetensors)  \
-        X(sentencepiece) X(spec) X(tokenizer_json) X(tokenizer_pair)
+    X(h5)                                                                                                              \
+    X(state) X(sums) X(bpe) X(chat) X(config) X(gguf) X(jsonl) X(manifest) X(ncheader) X(params) X(safetensors)        \
+        X(sentencepiece) X(spec) X(text) X(tokenizer_json) X(tokenizer_pair)
 
 #define DECLARE(name) int fuzz_##name(const uint8_t *data, size_t n);
 TARGETS(DECLARE)

@@ -270,8 +270,9 @@ static void test_virtual(void **state) {
     read_as_tools(F("v.h5"), 20, y);
     for (int i = 0; i < 20; i++) assert_true(y[i] == (float)i);
     H5File *f = open_ok(F("v.h5"));
-    assert_true(h5_is_virtual(f, "/w"));
-    assert_false(h5_is_virtual(f, "/") || h5_is_virtual(f, "/none"));
+    DType dtype = DS_U8;
+    assert_true(h5_is_virtual(f, "/w", &dtype) && dtype == DS_F32);
+    assert_false(h5_is_virtual(f, "/", &dtype) || h5_is_virtual(f, "/none", &dtype));
     expect(h5_read(f, "/w", DS_F32, 0, 20, y), DS_ERR_DATA, "/w is a virtual data set");
     expect(h5_info(f, "/w", &info), DS_ERR_DATA, "/w is a virtual data set");
     h5_close(&f);

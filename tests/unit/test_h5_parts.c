@@ -327,6 +327,8 @@ static void test_hostile_tables(void **state) {
                  {"0 12 %s\n", "fp32 4 6\n0 2048\n", "leave a hole at element 12"},
                  {NULL, "fp32 4 6\n", "leave a hole at element 0"},
                  {"0 24 %s\n", "fp33 4 6\n0 2048\n", "is damaged"},
+                 {"0 24 %s\n", "int32 4 6\n0 2048\n", "/w holds fp32, its table of shards says int32"},
+                 {"0 24 %s\n", "int32 4 6\n0 2048\n", "/w holds fp32, its table of shards says int32"},
                  {"0 24 %s\n", "fp32\n0 2048\n", "is damaged"},
                  {"0 24 %s\n", "fp32 4 6 1 1 1\n0 2048\n", "is damaged"},
                  {"0 24 %s\n", "fp32 4 -6\n0 2048\n", "is damaged"},

@@ -263,28 +263,29 @@ static void test_failed_reads(void **state) {
 // One bit of a model without hashes, all but its elements: the child may crash or hang, this process does not.
 static void test_inspected(void **state) {
     (void)state;
-    FileMap map;
+    char *copy;
+    size_t bytes;
     float x[ELEMENTS];
     int refused = 0, died = 0, same = 0, stride = getenv("DSCHAT_TEST_ALL") ? 1 : 37;
     make_model(F("flip.h5"));
     cut_sums(F("flip.h5"));
-    ok(file_map(F("flip.h5"), &map));
-    char *copy = mem_strndup(map.data, map.bytes);
-    for (size_t at = 0; at < map.bytes; at += (size_t)stride) {
+    ok(file_read_all(F("flip.h5"), 1 << 20, &copy, &bytes));
+    for (size_t at = 0; at < bytes; at += (size_t)stride) {
         copy[at] = (char)(copy[at] ^ (1 << at % 8));
-        spill(F("flip.h5"), copy, map.bytes);
-        copy[at] = map.data[at];
+        spill(F("flip.h5"), copy, bytes);
+        copy[at] = (char)(copy[at] ^ (1 << at % 8));
         Err err = read_model(F("flip.h5"), x);
-        for (int i = 0; !err && i < ELEMENTS; i++) assert_true(x[i] == (float)(i % 1200));
+        for (int i = 0; !err && i < ELEMENTS; i++)
+            if (x[i] != bf16_to_f32(f32_to_bf16((float)(i % 1200))) && x[i] != (float)i)
+                fail_msg("byte %zu: element %d is %g", at, i, (double)x[i]);
         died += strstr(err_text(), "made to do harm") != NULL;
         refused += err != DS_OK, same += !err;
         if (err) expect(err, DS_ERR_DATA, "flip.");
     }
-    print_message("%zu bytes, every %d: %d refused, %d of them by the child's death, %d harmless\n", map.bytes, stride,
+    print_message("%zu bytes, every %d: %d refused, %d of them by the child's death, %d harmless\n", bytes, stride,
                   refused, died, same);
     assert_true(refused > 5);
     mem_free(copy);
-    file_unmap(&map);
 }
 
 static int fresh(void **state) {

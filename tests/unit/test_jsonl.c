@@ -96,16 +96,44 @@ static void small_files(void **state) {
 static void bad_lines_are_named(void **state) {
     (void)state;
     static const char text[] = "{\"t\":\"a\"}\n"
-                               "{\"t\":\n"                      // syntax
-                               "{\"t\":\"\xff\"}\n"             // UTF-8
-                               "{\"t\":\"\xed\xa0\x80\"}\n"     // a surrogate
-                               "[1]\n"                          // no object
-                               "{\"t\":\"a\",\"t\":\"b\"}\n"    // the same key twice
-                               "{\"t\":\"a\"} {\"t\":\"b\"}\n"  // two objects
+                               "{\"t\":\n"                     // syntax
+                               "{\"t\":\"\xff\"}\n"            // UTF-8
+                               "{\"t\":\"\xed\xa0\x80\"}\n"    // a surrogate
+                               "[1]\n"                         // no object
+                               "{\"t\":\"a\",\"t\":\"b\"}\n"   // the same key twice
+                               "{\"t\":\"a\"} {\"t\":\"b\"}\n" // two objects
                                "{\"t\":\"b\"}\n";
     char out[128], *path = write_plain("bad.jsonl", text, sizeof text - 1);
     assert_int_equal(read_all(path, out, sizeof out), DS_OK);
     assert_string_equal(out, "a|3|2|2|3|3|3|b|");
+    mem_free(path);
+}
+
+// 320 MiB of blank lines in little: given up after 256. Blank lines of a plain file are only blank.
+static void blank_lines_are_bounded(void **state) {
+    (void)state;
+    char *path = scratch("blank.gz"), out[64], *ends = mem_alloc(1 << 20);
+    memset(ends, ' ', 1 << 20);
+    for (int i = 0; i < 1 << 20; i += 1 << 14) ends[i] = '\n';
+    gzFile z = gzopen(path, "wb1");
+    for (int i = 0; i < 320; i++) gzwrite(z, ends, 1 << 20);
+    gzputs(z, "{\"t\":\"after\"}\n");
+    gzclose(z);
+    assert_int_equal(read_all(path, out, sizeof out), DS_ERR_DATA);
+    assert_string_equal(out, "");
+    assert_non_null(strstr(err_text(), "blank.gz: after line "));
+    assert_non_null(strstr(err_text(), "256 MiB that hold no record were unpacked from "));
+    err_clear();
+    mem_free(path);
+    path = scratch("blank.jsonl");
+    FILE *f = fopen(path, "wb");
+    for (int i = 0; i < 260; i++) fwrite(ends, 1, 1 << 20, f);
+    fputs("{\"t\":\"after\"}\n", f);
+    fclose(f);
+    assert_int_equal(read_all(path, out, sizeof out), DS_OK);
+    assert_string_equal(out, "after|");
+    assert_int_equal(remove(path), 0);
+    mem_free(ends);
     mem_free(path);
 }
 
@@ -183,6 +211,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_and_gzip_are_equal), cmocka_unit_test(small_files),
         cmocka_unit_test(bad_lines_are_named),      cmocka_unit_test(long_line_is_refused),
-        cmocka_unit_test(torn_gzip_is_an_error),    cmocka_unit_test(values_and_strings)};
+        cmocka_unit_test(blank_lines_are_bounded),  cmocka_unit_test(torn_gzip_is_an_error),
+        cmocka_unit_test(values_and_strings)};
     return cmocka_run_group_tests_name("jsonl", tests, NULL, NULL);
 }

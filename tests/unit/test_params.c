@@ -77,7 +77,7 @@ static void test_values(void **state) {
     Params *p = parse("\xEF\xBB\xBF# a comment\r\n[sft]\r\nlr = 3e-4 ; falls\r\nschedule: linear\r\n"
                       "[job] ; the job\nstages = rm,\n  sft\nname = a b;c\nseed=+7\n[generate]\n"
                       "stop = \\n\\nHuman:, \\s\\,x,\n\t; between\n   c d\ngreedy = on\n"
-                      "[actor]\nmodel = $HOME/m = x.h5\ndtype = bf16\n[data]\nfile = f.h5\nrm_file = g.h5");
+                      "[actor]\nmodel = a$/m = x.h5\ndtype = bf16\n[data]\nfile = f.h5\nrm_file = g.h5");
     assert_true(p->sft.train.lr == 3e-4);
     assert_int_equal(p->sft.train.schedule, SCHEDULE_LINEAR);
     assert_int_equal(p->job.stages, 1 << STAGE_SFT | 1 << STAGE_RM);
@@ -88,7 +88,7 @@ static void test_values(void **state) {
     assert_string_equal(p->generate.stop.item[1], " ,x");
     assert_string_equal(p->generate.stop.item[2], "c d");
     assert_true(p->generate.greedy);
-    assert_string_equal(p->actor.common.model, "$HOME/m = x.h5");
+    assert_string_equal(p->actor.common.model, "a$/m = x.h5");
     assert_int_equal(p->actor.common.init, INIT_MODEL);
     assert_int_equal(p->actor.common.dtype, DS_BF16);
     assert_string_equal(p->data.sft_file, "f.h5");
@@ -269,7 +269,14 @@ static void test_overrides(void **state) {
     mem_free(hash);
     mem_free(same);
     refuses_override("lr", "command line: 'lr': expected section.key=value");
-    refuses_override("lr=a.b", "command line: 'lr=a.b': expected section.key=value");
+    refuses_override("lr=a.b",
+                     "command line: 'lr=a.b': expected section.key=value; did you mean sft.lr=a.b or rm.lr=a.b "
+                     "or ppo.lr=a.b?");
+    refuses_override("kl_coef=0.1",
+                     "command line: 'kl_coef=0.1': expected section.key=value; did you mean ppo.kl_coef=0.1?");
+    refuses_override(" kl_coeff = 0.1", "command line: ' kl_coeff = 0.1': expected section.key=value; did you mean "
+                                        "ppo.kl_coef= 0.1?");
+    refuses_override("x=1", "command line: 'x=1': expected section.key=value");
     refuses_override("sft.lrr=1", "command line (sft.lrr): unknown key 'lrr' in [sft]; did you mean 'lr'?");
     refuses_override("stf.lr=1", "command line (stf.lr): unknown section [stf]; did you mean [sft]?");
     refuses_override("sft.lr=x", "command line (sft.lr): [sft] lr = x: not a number; expected a number from 0 to 10");
@@ -281,6 +288,40 @@ static void test_overrides(void **state) {
     assert_int_equal(params_parse("t.in", "", 0, 2, twice, &p), DS_ERR_PARAMS);
     assert_string_equal(err_text(), "command line (sft.lr): [sft] lr is set already by override 1");
     err_clear();
+}
+
+// ~ and $ are refused in every path, with what a shell would have made of them; other texts may hold them.
+static void test_paths(void **state) {
+    (void)state;
+    static const char *const keys[] = {"job.out",         "data.file",     "data.sft_file", "data.rm_file",
+                                       "data.ppo_file",   "data.ptx_file", "actor.model",   "critic.model",
+                                       "reference.model", "reward.model"};
+    char *home = getenv("HOME") ? mem_strdup(getenv("HOME")) : NULL;
+    setenv("HOME", "/people/anna", 1);
+    setenv("DATA_DIR", "/data", 1);
+    unsetenv("NOT_SET");
+    for (int i = 0; i < DS_COUNT(keys); i++) {
+        char *set = mem_printf("%s=~/x.h5", keys[i]), *section = mem_strndup(keys[i], strcspn(keys[i], "."));
+        char *words =
+            mem_printf("command line: [%s] %s = ~/x.h5: ~ and $ are not expanded in paths; write /people/anna/x.h5",
+                       section, strchr(keys[i], '.') + 1);
+        refuses_override(set, words);
+        mem_free(words);
+        mem_free(section);
+        mem_free(set);
+    }
+    refuses("[data]\nfile = ${DATA_DIR}/$DATA_DIR.h5",
+            "t.in:2: [data] file = ${DATA_DIR}/$DATA_DIR.h5: ~ and $ are not expanded in paths; write /data//data.h5");
+    refuses("[data]\nfile = $NOT_SET/x",
+            "t.in:2: [data] file = $NOT_SET/x: ~ and $ are not expanded in paths; write the "
+            "whole path");
+    refuses("[data]\nfile = ~anna/x",
+            "t.in:2: [data] file = ~anna/x: ~ and $ are not expanded in paths; write the whole path");
+    Params *p = parse("[data]\nfile = a~b/$5/x$.h5\n[generate]\nstop = $HOME, ~\n[job]\nname = $run\nout = x");
+    assert_string_equal(p->data.file, "a~b/$5/x$.h5");
+    params_free(&p);
+    if (home) setenv("HOME", home, 1);
+    mem_free(home);
 }
 
 static void check_round_trip(const char *text) {
@@ -477,13 +518,22 @@ static void test_fuzz(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults),       cmocka_unit_test(test_values),
-                                       cmocka_unit_test(test_unknown_words),  cmocka_unit_test(test_types_and_ranges),
-                                       cmocka_unit_test(test_broken_lines),   cmocka_unit_test(test_not_built),
-                                       cmocka_unit_test(test_contradictions), cmocka_unit_test(test_warmup),
-                                       cmocka_unit_test(test_overrides),      cmocka_unit_test(test_echo),
-                                       cmocka_unit_test(test_hash),           cmocka_unit_test(test_presets),
-                                       cmocka_unit_test(test_template),       cmocka_unit_test(test_keys),
-                                       cmocka_unit_test(test_files),          cmocka_unit_test(test_fuzz)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults),
+                                       cmocka_unit_test(test_values),
+                                       cmocka_unit_test(test_unknown_words),
+                                       cmocka_unit_test(test_types_and_ranges),
+                                       cmocka_unit_test(test_broken_lines),
+                                       cmocka_unit_test(test_not_built),
+                                       cmocka_unit_test(test_contradictions),
+                                       cmocka_unit_test(test_warmup),
+                                       cmocka_unit_test(test_overrides),
+                                       cmocka_unit_test(test_paths),
+                                       cmocka_unit_test(test_echo),
+                                       cmocka_unit_test(test_hash),
+                                       cmocka_unit_test(test_presets),
+                                       cmocka_unit_test(test_template),
+                                       cmocka_unit_test(test_keys),
+                                       cmocka_unit_test(test_files),
+                                       cmocka_unit_test(test_fuzz)};
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }

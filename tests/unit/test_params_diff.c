@@ -78,11 +78,11 @@ static void test_more(void **state) {
     assert_false(params_is_more(&(ParamChange){.was = "4", .is = "3"}));
 }
 
-// A record of an older version, which has fewer keys.
+// A record of another version, which has fewer keys, and others.
 static void test_older(void **state) {
     (void)state;
     Params *was = NULL, *is = parse("[sft]\nlr = 2e-5\n[job]\nseed = 3\n");
-    const char *text = "[sft]\nlr = 1e-5\n";
+    const char *text = "[gone]\nlr = 3\n[sft]\nlong_gone = a,\n    b\nlr = 1e-5\n";
     assert_int_equal(params_recall("params.out", text, strlen(text), &was), DS_OK);
     ParamChange *list;
     const int n = params_diff(was, is, &list);

@@ -64,6 +64,7 @@ static void test_not_counted(void **state) {
     start(NULL, DIES);
     start(NULL, DS_ERR_IO);
     start(NULL, DIES);
+    start("x/sft-000003", DIES);
     start("x/sft-000003", DS_OK);
     start("x/sft-000003", DIES);
     start("x/sft-000003", DS_ERR_IO);
