@@ -28,7 +28,7 @@ function wrong(words) { printf "line %d, \"%s\": %s\n", NR, $0, words; bad = 1; 
 { path = short($NF) }
 # The line after a rename syncs the folder in which the name is.
 renamed != "" { if ($1 != "fsync" || path != folder(renamed)) wrong("the folder of " renamed " is not synced at once"); named[renamed] = 1; renamed = "" }
-$1 ~ /^(open|write|pwrite|ftruncate)/ && path != "log.txt" { dirty[path] = 1; if (folder(path) in closed) wrong("comes after DONE") }
+$1 ~ /^(open|write|pwrite|ftruncate)/ && path !~ /^(log.txt|[.]lock)/ { dirty[path] = 1; if (folder(path) in closed) wrong("comes after DONE") }
 $1 == "fsync" { delete dirty[path]; syncs++ }
 $1 == "rename" {
     if (path ~ /\/DONE$/) { if (!(folder(path) in named)) wrong("DONE before the folder has its name") }

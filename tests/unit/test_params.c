@@ -62,6 +62,8 @@ static void test_defaults(void **state) {
     assert_int_equal(p->actor.common.init, INIT_RANDOM);
     assert_int_equal(p->critic.common.init, INIT_PREVIOUS);
     assert_int_equal(p->actor.arch_ffn, 4 * p->actor.arch_width);
+    assert_int_equal(p->actor.arch_kv_heads, p->actor.arch_heads);
+    assert_int_equal(p->ppo.ptx_batch, p->ppo.train.global_batch);
     assert_string_equal(p->data.rm_file, "data.h5");
     assert_int_equal(p->data.order_seed, 1234);
     assert_int_equal(p->actor.common.lora_modules.n, 2);
@@ -179,6 +181,8 @@ static void test_not_built(void **state) {
 static void test_contradictions(void **state) {
     (void)state;
     refuses("[job]\nname = a/b\n", "t.in:2: [job] name = a/b: expected a plain name; the folder goes into out");
+    Params *hour = parse("[job]\nmax_hours = 0.1\n"); // six minutes, of which five are kept free
+    params_free(&hour);
     refuses("[job]\nmax_hours = 0.05\n",
             "t.in: [job] stop_margin_minutes = 5 (default): expected less than max_hours = "
             "0.05 h, or no step would be taken");
