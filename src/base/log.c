@@ -33,18 +33,14 @@ static void close_line(void) {
     line_open = false;
 }
 
-static void put_line(FILE *to, const char *prefix, const char *text) {
-    fputs(prefix, to);
-    text_print(to, text, (int64_t)strlen(text), false);
-    fputc('\n', to);
-    fflush(to);
-}
-
+// One write a line, so that those of several ranks do not mix.
 static void say(FILE *to, const char *prefix, const char *fmt, va_list ap) {
-    char *text = mem_vprintf(fmt, ap);
+    char *text = mem_vprintf(fmt, ap), *shown = text_shown(text);
     close_line();
-    put_line(to, prefix, text);
-    if (file) put_line(file, prefix, text);
+    fprintf(to, "%s%s\n", prefix, shown);
+    fflush(to);
+    if (file) fprintf(file, "%s%s\n", prefix, shown), fflush(file);
+    mem_free(shown);
     mem_free(text);
 }
 

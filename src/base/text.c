@@ -127,12 +127,18 @@ char *text_shown(const char *name) {
     return out;
 }
 
+// In large parts: stderr has no buffer, and lines of several ranks would mix.
 void text_print(FILE *f, const char *s, int64_t n, bool lines) {
-    char shown[SHOWN_MAX];
+    char part[4096];
+    size_t k = 0;
     for (int64_t i = 0; i < n;) {
-        int len, bytes = show(s + i, n - i, lines, &len, shown);
-        fwrite(shown, 1, (size_t)bytes, f);
+        int len, bytes = show(s + i, n - i, lines, &len, part + k);
+        k += (size_t)bytes;
         i += len;
+        if (k > sizeof part - SHOWN_MAX || i == n) {
+            fwrite(part, 1, k, f);
+            k = 0;
+        }
     }
 }
 

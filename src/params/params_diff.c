@@ -28,6 +28,7 @@ static const Row rows[] = {
     {"job.stop_margin_minutes", CHANGE_FREE, ALL},
     {"job.max_bad_steps", CHANGE_FREE, ALL},
     {"job.deadline_minutes", CHANGE_FREE, ALL},
+    {"job.verify", CHANGE_FREE, ALL},
     {"job.accept_changes", CHANGE_SILENT, ALL},
     {"job.show_prompts", CHANGE_FREE, ALL},
     {"layout.zero", CHANGE_FREE, ALL},

@@ -2,8 +2,9 @@
 //
 // HANG_CALL: its name. HANG_RANK: the rank, as the launcher counts. HANG_AT: which call of that name, from 1 (default).
 // HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin, fail (this
-// call on a file gives EIO instead), abort (as a library that gives up), or single: MPI_Init_thread comes back, but
-// allows no threads. HANG_MARK: file that is made when the rank hangs. Only the main thread is concerned.
+// call on a file gives EIO instead), abort (as a library that gives up), slow (every such call takes 50 ms), or single:
+// MPI_Init_thread comes back, but allows no threads. HANG_MARK: file that is made when the rank hangs. Only the main
+// thread is concerned.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,10 @@ static int file_counts(long fd) {
 static int hang(void) {
     static long calls;
     const char *at = getenv("HANG_AT"), *how = getenv("HANG_HOW"), *mark = getenv("HANG_MARK");
+    if (how && !strcmp(how, "slow")) {
+        usleep(50000);
+        return 0;
+    }
     if (++calls != (at ? atol(at) : 1)) return 0;
     if (mark) close((int)syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY, 0600));
     if (how && !strcmp(how, "fail")) return errno = EIO;

@@ -86,12 +86,12 @@ static void never(int code) {
 
 static void child_does(int what) {
     watchdog_start();
-    watchdog_limit(0.6);
+    watchdog_limit(1.5);
     watchdog_step("sft", 12);
     watchdog_enter(WATCH_FILE, "reading a thing", "x/thing.h5");
     const int fd = open("/dev/zero", O_RDONLY);
     char bytes[100];
-    for (int i = 0; i < 20 && (what == TICKS || what == READS); i++) {
+    for (int i = 0; i < 35 && (what == TICKS || what == READS); i++) {
         if (what == TICKS) watchdog_tick();
         else if (read(fd, bytes, sizeof bytes) != sizeof bytes) _exit(1);
         rest(0.1);
@@ -101,6 +101,7 @@ static void child_does(int what) {
         err_set_abort(never, 3);
         err_fatal("as it should");
     }
+    if (what == TICKS || what == READS) watchdog_limit(60);
     watchdog_leave();
     if (what == HANGS_AFTER_LEAVING) rest(20);
     _exit(0);
