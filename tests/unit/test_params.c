@@ -402,6 +402,11 @@ static void test_presets(void **state) {
     params_free(&p);
     p = parse("[ppo]\npreset = verl\n");
     assert_true(p->ppo.dual_clip == 3 && p->ppo.train.beta2 == 0.999 && p->ppo.eps_value == 0.5);
+    assert_true(p->ppo.lam == 1 && p->ppo.kl_coef == 0.001 && p->ppo.clip_reward == 0);
+    params_free(&p);
+    char *given[] = {"ppo.preset=verl", "ppo.lam=0.5"}; // the command line wins too
+    assert_int_equal(params_parse("t.in", "", 0, 2, given, &p), DS_OK);
+    assert_true(p->ppo.lam == 0.5 && p->ppo.dual_clip == 3);
     params_free(&p);
     p = parse("[ppo]\npreset = deepspeed-chat\n");
     assert_true(p->generate.greedy && p->sft.loss_on == LOSS_ON_ALL);
