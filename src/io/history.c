@@ -97,8 +97,8 @@ typedef struct {
     int *varid;       // [n]
     int64_t width;    // length of dimension position; 0: there is none
     int64_t records;  // in the file
-    Xxh128Hex header; // its hash
     bool shared;      // all ranks have it open
+    Xxh128Hex header; // its hash
 } NcFile;
 
 struct History {
@@ -325,6 +325,7 @@ done:
     return err;
 }
 
+// f->header of an open file.
 static Err hash_header(NcFile *f) {
     MPI_Offset bytes = 0;
     Err err = NC(ncmpi_inq_header_size(f->ncid, &bytes), f, "size of the header");
@@ -404,7 +405,7 @@ static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI
         int mode = NC_CLOBBER | (f->kind->cdf == 5 ? NC_64BIT_DATA : NC_64BIT_OFFSET);
         err = NC(ncmpi_create(*comm, f->path, mode, MPI_INFO_NULL, &f->ncid), f, "cannot be created");
         if (!err) err = define_file(f, spec);
-        if (!err && !(err = NC(ncmpi_sync(f->ncid), f, "sync")) && world_rank() == 0) err = hash_header(f);
+        if (!err && world_rank() == 0) err = hash_header(f);
     }
     DS_TRY(agree_err(group_world(), err));
     coll_bcast(group_world(), &f->header, sizeof f->header, 0);

@@ -81,3 +81,5 @@ check report_odd tools/dschat-report "$tmp/odd"
 check report_odd_infinite grep -q '<b>loss</b>  <span>2.5 (1 infinite)</span>' "$tmp/odd/report.html"
 check report_odd_skipped grep -q '<h2>SFT <small>2 steps, 1 skipped</small></h2>' "$tmp/odd/report.html"
 check report_odd_plots test "$(grep -c '<svg' "$tmp/odd/report.html")" = 3
+mkdir "$tmp/cwd"
+check report_elsewhere bash -c "cd $tmp/cwd && $PWD/tools/dschat-report ../odd && test -z \"\$(ls -A)\""

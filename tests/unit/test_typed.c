@@ -115,7 +115,40 @@ static void shared_llama2(void **state) {
     tok_free(&t);
 }
 
-// The same vocabulary as a GGUF file may hold it: without types, ends by number; with tokens that letters merge to on
+// A vocabulary whose file tells the ends by number alone, and in which letters merge to them.
+static void ends_by_number(void **state) {
+    (void)state;
+    static const char *const words[] = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "<", "s", ">",  "/",  "s>", "</",
+                                        "u",     "n",   "k",    "<u",           "a", "b", "\n", "nk", "nk>"};
+    TokStr tokens[DS_COUNT(words)];
+    float scores[DS_COUNT(words)];
+    for (int i = 0; i < DS_COUNT(words); i++) {
+        tokens[i] = (TokStr){words[i], (int64_t)strlen(words[i])};
+        scores[i] = -(float)i;
+    }
+    TokArrays a = {.model = "llama",
+                   .tokens = tokens,
+                   .scores = scores,
+                   .n_tokens = DS_COUNT(words),
+                   .bos = 1,
+                   .eos = 2,
+                   .pad = 6,
+                   .unk = 0,
+                   .add_bos = -1,
+                   .add_eos = -1,
+                   .add_space_prefix = -1};
+    Tokenizer *t = NULL;
+    TokIds ids = {0};
+    ok(tok_load_arrays(&a, "a.gguf", &t));
+    for (int32_t id = 0; id < DS_COUNT(words); id++) assert_int_equal(tok_is_special(t, id), id < 3);
+    type_specials(t);
+    ok(tok_encode(t, "<s>", 3, TOK_SPECIAL | TOK_NO_PREFIX, &ids));
+    assert_true(ids.n == 1 && ids.id[0] == 1);
+    tok_ids_free(&ids);
+    tok_free(&t);
+}
+
+// Llama-2's vocabulary as a GGUF file may hold it: without types, ends by number; with tokens that letters merge to on
 // their way to <s>, </s> and <unk>.
 static void llama2_without_types(void **state) {
     (void)state;
@@ -159,6 +192,7 @@ static void llama2_without_types(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(small_vocabularies), cmocka_unit_test(conversations),
-                                       cmocka_unit_test(shared_llama2), cmocka_unit_test(llama2_without_types)};
+                                       cmocka_unit_test(ends_by_number), cmocka_unit_test(shared_llama2),
+                                       cmocka_unit_test(llama2_without_types)};
     return cmocka_run_group_tests_name("typed", tests, NULL, NULL);
 }
