@@ -325,6 +325,7 @@ done:
     return err;
 }
 
+// f->header of an open file.
 static Err hash_header(NcFile *f) {
     MPI_Offset bytes = 0;
     Err err = NC(ncmpi_inq_header_size(f->ncid, &bytes), f, "size of the header");
