@@ -36,17 +36,16 @@ void err_set_abort(void (*abort_job)(int code), int rank) {
 }
 
 void err_fatal_at(const char *file, int line, const char *fmt, ...) {
-    char text[2048], where[256];
+    char text[2048], where[256], raw[2560], visible[2 * sizeof raw]; // no memory is asked for: there may be none
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     watchdog_where(where, sizeof where);
-    fprintf(stderr, "dschat: fatal on rank %d at %s:%d%s", world_rank, file, line, where[0] ? ", " : "");
-    text_print(stderr, where, (int64_t)strlen(where), false);
-    fputs(": ", stderr);
-    text_print(stderr, text, (int64_t)strlen(text), false);
-    fputc('\n', stderr);
+    const int n = snprintf(raw, sizeof raw, "dschat: fatal on rank %d at %s:%d%s%s: %s", world_rank, file, line,
+                           where[0] ? ", " : "", where, text);
+    text_visible(raw, n < (int)sizeof raw ? n : (int)sizeof raw - 1, false, visible, sizeof visible);
+    fprintf(stderr, "%s\n", visible);
     fflush(stderr);
     watchdog_ending(ABORT_SECONDS); // MPI_Abort may itself wait for ever
     if (abort_hook) abort_hook(DS_ERR_BUG);

@@ -21,7 +21,8 @@ Sha256Hex hash_sha256(const void *data, size_t bytes) {
     unsigned char d[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     Sha256Hex out;
-    if (!EVP_Digest(data, bytes, d, &n, EVP_sha256(), NULL)) err_fatal("SHA-256 is not available in libcrypto");
+    if (!EVP_Digest(data, bytes, d, &n, EVP_sha256(), NULL))
+        err_fatal("SHA-256 is not available in libcrypto, or out of memory");
     to_hex(d, 32, out.hex);
     return out;
 }
@@ -61,7 +62,8 @@ Err hash_sha256_file(const char *path, Sha256Hex *out) {
     unsigned char d[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     EVP_MD_CTX *state = EVP_MD_CTX_new();
-    if (!state || !EVP_DigestInit_ex(state, EVP_sha256(), NULL)) err_fatal("SHA-256 is not available in libcrypto");
+    if (!state || !EVP_DigestInit_ex(state, EVP_sha256(), NULL))
+        err_fatal("SHA-256 is not available in libcrypto, or out of memory");
     Err err = feed_file(path, update_sha256, state);
     EVP_DigestFinal_ex(state, d, &n);
     EVP_MD_CTX_free(state);

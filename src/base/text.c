@@ -135,3 +135,15 @@ void text_print(FILE *f, const char *s, int64_t n, bool lines) {
         i += len;
     }
 }
+
+int text_word(const char *list, const char *word) {
+    const size_t bytes = strlen(word);
+    int number = 1;
+    for (const char *s = list; *s; number++) {
+        size_t n = strcspn(s, " ");
+        if (n == bytes && memcmp(s, word, n) == 0) return number;
+        s += n;
+        s += strspn(s, " ");
+    }
+    return 0;
+}

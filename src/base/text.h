@@ -9,6 +9,9 @@
 // The entry of names[n] closest to `word` by edit distance (case ignored), NULL if nothing is near.
 const char *text_closest(const char *word, const char *const *names, int n);
 
+// The place of `word` among the words of `list`, which have blanks between, from 1; 0: it is not there.
+int text_word(const char *list, const char *word);
+
 // Bytes as "1.5 GiB"; out has room for 32; returns out.
 char *text_bytes(char out[32], double bytes);
 

@@ -273,6 +273,32 @@ static void begin_text(WatchText *t) {
     watch_add(t, "dschat: ");
 }
 
+// Of a library that gives up (UCX, when memory is short), or memory that is not there when it is first touched. The
+// process is lost: that the handler runs on a computing thread's stack does no more harm.
+static void last_words(int sig) {
+    WatchText t;
+    char where[256];
+    begin_text(&t);
+    watch_add_rank(&t, dog.rank, own());
+    watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", sig == SIGBUS ? "BUS" : "ABRT",
+              watchdog_where(where, sizeof where),
+              sig == SIGBUS ? "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"
+                            : "a library gave up, for want of memory if it says nothing else above",
+              DS_ERR_BUG);
+    own()->state = WATCH_FATAL;
+    watch_write(&t);
+    if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
+    _exit(DS_ERR_BUG); // lint: a signal's handler
+}
+
+static void catch_last_words(void) {
+    static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
+    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+    sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+    sigaction(SIGABRT, &how, NULL);
+    sigaction(SIGBUS, &how, NULL);
+}
+
 static void add_own(WatchText *t) {
     watch_add_rank(t, dog.rank, own());
     watch_add(t, " has been in ");
@@ -504,6 +530,7 @@ void watchdog_start(void) {
     introduce(&dog.alone);
     watch_rule_start(&dog.rule, rank_is.limit, clock_now());
     pthread_atfork(NULL, NULL, forget);
+    catch_last_words();
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);

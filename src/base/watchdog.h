@@ -23,7 +23,8 @@ typedef struct {
     const int *ranks; // [n], of the job
 } WatchGroup;
 
-// Starts the thread. Call it before MPI starts, from the main thread, after signals_watch. A second call does nothing.
+// Starts the thread, and lets the signals ABRT and BUS end the program with code 6 and words. Call it before MPI
+// starts, from the main thread, after signals_watch. A second call does nothing.
 void watchdog_start(void);
 
 // [job] deadline_minutes: no section may be quiet for longer (before: 600 s).

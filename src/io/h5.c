@@ -117,15 +117,19 @@ static hid_t access_list(H5Drive *drive) {
     return fapl;
 }
 
-// Lets go of the library's file and of ours. Returns whether the library could.
-static bool release(H5File **file) {
+// Once: a file that the library could not close must not be closed again.
+static bool close_id(H5File *f) {
+    if (f->id >= 0 && H5Fclose(f->id) < 0) f->stuck = true;
+    f->id = H5I_INVALID_HID;
+    return !f->stuck;
+}
+
+static void release(H5File **file) {
     H5File *f = *file;
-    bool closed = f->id < 0 || H5Fclose(f->id) >= 0;
-    h5_drive_free(&f->drive, !closed);
+    h5_drive_free(&f->drive, !close_id(f));
     mem_free(f->path);
     mem_free(f->temporary);
     MEM_FREE(*file);
-    return closed;
 }
 
 Err h5_lib_open(const char *path, H5File **file) {
@@ -197,10 +201,8 @@ done:
 
 // Closes, and judges what the drive met with until then.
 static Err finish(H5File *f) {
-    bool closed = H5Fclose(f->id) >= 0;
-    if (closed) f->id = H5I_INVALID_HID;
-    return closed ? h5_trouble(f)
-                  : h5_lib_judge(f, err_set(DS_ERR_IO, "%s: cannot write: %s", f->path, h5_lib_reason()));
+    if (close_id(f)) return h5_trouble(f);
+    return h5_lib_judge(f, err_set(DS_ERR_IO, "%s: cannot write: %s", f->path, h5_lib_reason()));
 }
 
 static Err commit(H5File **file, bool sums) {

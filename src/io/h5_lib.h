@@ -10,6 +10,7 @@ struct H5File {
     char *path;      // final
     char *temporary; // where it is being written; NULL: read-only
     H5Drive *drive;
+    bool stuck; // the library could not close it
 };
 
 // The library's type of a DType, little endian, for files and memory alike (the host is little endian). Owned by h5.c.

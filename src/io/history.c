@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
@@ -92,11 +93,12 @@ typedef struct {
     const Kind *kind;
     char *path;
     int ncid;
-    int n;           // variables: kind->n_fixed + the caller's
-    int *varid;      // [n]
-    int64_t width;   // length of dimension position; 0: there is none
-    int64_t records; // in the file
-    bool shared;     // all ranks have it open
+    int n;            // variables: kind->n_fixed + the caller's
+    int *varid;       // [n]
+    int64_t width;    // length of dimension position; 0: there is none
+    int64_t records;  // in the file
+    bool shared;      // all ranks have it open
+    Xxh128Hex header; // its hash
 } NcFile;
 
 struct History {
@@ -323,13 +325,22 @@ done:
     return err;
 }
 
+// f->header of an open file.
+static Err hash_header(NcFile *f) {
+    MPI_Offset bytes = 0;
+    Err err = NC(ncmpi_inq_header_size(f->ncid, &bytes), f, "size of the header");
+    return err ? err : recordsum_header(f->path, f->kind->cdf, (size_t)bytes, &f->header);
+}
+
 // The records that stay have their checksums. On a file so large that this takes minutes it says how far it came.
-static Err check_records(const NcFile *f, int64_t records) {
+static Err check_records(NcFile *f, int64_t records) {
     Err err = DS_OK;
     RecordPlace place = {0};
     MPI_Offset at = 0, record_bytes = 0;
     int64_t checked = 0;
     DS_TRY(records_begin(f, &place.begin));
+    DS_TRY(hash_header(f));
+    place.header = f->header;
     NC_TRY(ncmpi_inq_recsize(f->ncid, &record_bytes), f, "size of a record");
     NC_TRY(ncmpi_inq_varoffset(f->ncid, f->varid[f->kind->sum], &at), f, "offset of a variable");
     place.record_bytes = (size_t)record_bytes;
@@ -394,8 +405,10 @@ static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI
         int mode = NC_CLOBBER | (f->kind->cdf == 5 ? NC_64BIT_DATA : NC_64BIT_OFFSET);
         err = NC(ncmpi_create(*comm, f->path, mode, MPI_INFO_NULL, &f->ncid), f, "cannot be created");
         if (!err) err = define_file(f, spec);
+        if (!err && world_rank() == 0) err = hash_header(f);
     }
     DS_TRY(agree_err(group_world(), err));
+    coll_bcast(group_world(), &f->header, sizeof f->header, 0);
 done:
     return err;
 }
@@ -422,28 +435,17 @@ Err history_open(const char *path, const HistorySpec *spec, int64_t keep_records
     return err;
 }
 
-// The place of `stage` in the list, from 1; 0 if it is not there.
-static int stage_number(const char *stages, const char *stage) {
-    int number = 1;
-    for (const char *s = stages; *s; number++) {
-        size_t word = strcspn(s, " ");
-        if (word == strlen(stage) && memcmp(s, stage, word) == 0) return number;
-        s += word + strspn(s + word, " ");
-    }
-    return 0;
-}
-
 static Err put_record(History *h, const char *stage, int64_t step, double time_unix, const double *values) {
     Err err = DS_OK;
     NcFile *f = &h->file;
-    int number = stage_number(h->stages, stage), small_step = (int)step, sum;
+    int number = text_word(h->stages, stage), small_step = (int)step, sum;
     MPI_Offset at = f->records, one = 1;
     DS_CHECK(number > 0, DS_ERR_BUG, "%s: stage '%s' is not among '%s'", f->path, stage, h->stages);
     DS_CHECK(step >= 0 && step <= INT_MAX, DS_ERR_BUG, "%s: step %lld", f->path, (long long)step);
     NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_STAGE], &at, &one, &number, NULL), f, "stage");
     NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_STEP], &at, &one, &small_step, NULL), f, "step");
     NC_TRY(ncmpi_iput_vara_double(f->ncid, f->varid[H_TIME], &at, &one, &time_unix, NULL), f, "time");
-    sum = recordsum_of_step(number, small_step, time_unix, values, f->n - H_FIXED);
+    sum = recordsum_of_step(&f->header, number, small_step, time_unix, values, f->n - H_FIXED);
     NC_TRY(ncmpi_iput_vara_int(f->ncid, f->varid[H_SUM], &at, &one, &sum, NULL), f, "checksum");
     for (int i = H_FIXED; i < f->n; i++)
         NC_TRY(ncmpi_iput_vara_double(f->ncid, f->varid[i], &at, &one, &values[i - H_FIXED], NULL), f, "scalar");
@@ -542,7 +544,7 @@ static void part_fill(RolloutPart *p, const NcFile *f, int iteration, const Roll
         part_set(p, n++, &answers[places[i].index], iteration, f->n - R_FIXED);
     }
     p->begin[p->runs] = n;
-    part_sums(p, f->n - R_FIXED);
+    part_sums(p, &f->header, f->n - R_FIXED);
 }
 
 // Queues this rank's runs, then writes all ranks' in one collective call, which no rank leaves out, whatever happened

@@ -12,7 +12,24 @@
 
 enum { BLOCK_BYTES = 1 << 22 }; // read at once
 
-void recordsum_open(RecordSum *r, size_t room) { *r = (RecordSum){.data = mem_alloc(room), .room = room}; }
+Err recordsum_header(const char *path, int cdf, size_t bytes, Xxh128Hex *hash) {
+    Err err = DS_OK;
+    int fd = -1;
+    int64_t file_bytes;
+    unsigned char *data = mem_alloc(bytes);
+    DS_TRY(file_open_read(path, &fd, &file_bytes));
+    DS_TRY(file_pread(fd, path, data, bytes, 0));
+    if (bytes >= 12) memset(data + 4, 0, cdf == 5 ? 8 : 4);
+    *hash = hash_xxh128(data, bytes);
+done:
+    if (fd >= 0) close(fd);
+    mem_free(data);
+    return err;
+}
+
+void recordsum_open(RecordSum *r, const Xxh128Hex *header, size_t room) {
+    *r = (RecordSum){.data = mem_alloc(room), .room = room, .header = *header};
+}
 
 void recordsum_free(RecordSum *r) { mem_free(r->data); }
 
@@ -23,9 +40,9 @@ void recordsum_add(RecordSum *r, const void *values, int64_t n, size_t size) {
         for (size_t b = 0; b < size; b++) r->data[r->bytes++] = from[(size_t)i * size + size - 1 - b];
 }
 
-static uint32_t sum_of(const unsigned char *data, size_t bytes) {
+static uint32_t sum_of(const Xxh128Hex *header, const unsigned char *data, size_t bytes) {
     uint32_t sum = 0;
-    Xxh128Hex hash = hash_xxh128(data, bytes);
+    const Xxh128Hex both[] = {*header, hash_xxh128(data, bytes)}, hash = hash_xxh128(both, sizeof both);
     for (int i = 0; i < 8; i++)
         sum = sum << 4 | (uint32_t)(hash.hex[i] <= '9' ? hash.hex[i] - '0' : hash.hex[i] - 'a' + 10);
     return sum;
@@ -34,13 +51,13 @@ static uint32_t sum_of(const unsigned char *data, size_t bytes) {
 int32_t recordsum_take(RecordSum *r) {
     if (r->bytes != r->room) err_fatal("a record has %zu of its %zu bytes", r->bytes, r->room);
     r->bytes = 0;
-    return (int32_t)sum_of(r->data, r->room);
+    return (int32_t)sum_of(&r->header, r->data, r->room);
 }
 
-int32_t recordsum_of_step(int stage, int step, double time_unix, const double *values, int n) {
+int32_t recordsum_of_step(const Xxh128Hex *header, int stage, int step, double time_unix, const double *values, int n) {
     static const int own;
     RecordSum r;
-    recordsum_open(&r, 3 * sizeof(int) + (size_t)(1 + n) * sizeof(double));
+    recordsum_open(&r, header, 3 * sizeof(int) + (size_t)(1 + n) * sizeof(double));
     recordsum_add(&r, &stage, 1, sizeof stage);
     recordsum_add(&r, &step, 1, sizeof step);
     recordsum_add(&r, &time_unix, 1, sizeof time_unix);
@@ -58,7 +75,7 @@ static int64_t find_damaged(unsigned char *data, int64_t n, const RecordPlace *p
         const uint32_t stored =
             (uint32_t)own[0] << 24 | (uint32_t)own[1] << 16 | (uint32_t)own[2] << 8 | (uint32_t)own[3];
         memset(own, 0, 4);
-        if (sum_of(record, p->record_bytes) != stored) return i;
+        if (sum_of(&p->header, record, p->record_bytes) != stored) return i;
     }
     return n;
 }
@@ -76,8 +93,8 @@ Err recordsum_check(const char *path, const RecordPlace *p, int64_t records, dou
         DS_TRY(file_pread(fd, path, data, (size_t)n * p->record_bytes,
                           (int64_t)p->begin + *checked * (int64_t)p->record_bytes));
         const int64_t damaged = find_damaged(data, n, p);
-        DS_CHECK(damaged == n, DS_ERR_DATA, "%s: record %lld of %lld is damaged: its checksum differs", path,
-                 (long long)(*checked + damaged), (long long)records);
+        DS_CHECK(damaged == n, DS_ERR_DATA, "%s: record %lld of %lld, or the header, is damaged: the checksum differs",
+                 path, (long long)(*checked + damaged), (long long)records);
     }
 done:
     if (fd >= 0) close(fd);

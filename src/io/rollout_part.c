@@ -39,10 +39,11 @@ void part_set(RolloutPart *p, int64_t i, const RolloutAnswer *a, int iteration, 
 }
 
 // Of every answer of the part, in the order of the file.
-void part_sums(RolloutPart *p, int n_vars) {
+void part_sums(RolloutPart *p, const Xxh128Hex *header, int n_vars) {
     static const int zero;
     RecordSum r;
-    recordsum_open(&r, 3 * sizeof(int) + sizeof *p->sample + (size_t)(1 + n_vars) * (size_t)p->width * sizeof(float));
+    recordsum_open(&r, header,
+                   3 * sizeof(int) + sizeof *p->sample + (size_t)(1 + n_vars) * (size_t)p->width * sizeof(float));
     for (int64_t i = 0; i < p->n; i++) {
         recordsum_add(&r, p->iteration + i, 1, sizeof(int));
         recordsum_add(&r, p->sample + i, 1, sizeof *p->sample);

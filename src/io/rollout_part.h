@@ -2,6 +2,7 @@
 #ifndef DS_ROLLOUT_PART_H
 #define DS_ROLLOUT_PART_H
 
+#include "base/hash.h"
 #include "io/history.h"
 
 // This rank's answers, packed in the order of the file, and where they go: run k holds answers [begin[k], begin[k + 1])
@@ -23,6 +24,6 @@ void part_free(RolloutPart *p);
 void part_set(RolloutPart *p, int64_t i, const RolloutAnswer *a, int iteration, int n_vars);
 
 // The checksum of every answer of the part (recordsum.h).
-void part_sums(RolloutPart *p, int n_vars);
+void part_sums(RolloutPart *p, const Xxh128Hex *header, int n_vars);
 
 #endif

@@ -171,17 +171,28 @@ static bool is_named(const Runlock *l) {
 static Err look(Runlock *l, System *system, Holder *h) {
     Err err = DS_OK;
     struct stat st;
-    do {
+    for (int tries = 0; tries < 20; tries++) { // there are file systems on which a file has no number of its own
         drop(l);
         l->fd = open(l->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
         DS_CHECK(l->fd >= 0, DS_ERR_IO, "%s: cannot open: %s", l->path, strerror(errno));
         DS_CHECK(!fstat(l->fd, &st) && S_ISREG(st.st_mode), DS_ERR_IO, "%s: is not a regular file", l->path);
         *system = ask_system(l->fd);
-    } while (!is_named(l)); // removed meanwhile
+        if (is_named(l)) break; // else it was removed meanwhile
+        usleep(10000);
+    }
     *h = read_words(l->fd);
     l->local = is_local(l->fd);
 done:
     return err;
+}
+
+// The words of the file that has the name now; opened anew, so that NFS asks the server. False: errno says why.
+static bool read_named(const Runlock *l, Holder *h) {
+    const int fd = open(l->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return false;
+    *h = read_words(fd);
+    close(fd);
+    return true;
 }
 
 // ---- taking it ----
@@ -243,11 +254,12 @@ static void say_waiting(const Runlock *l, Watch *w, const Holder *h) {
 static Err take(Runlock *l, const Holder *h, bool *taken) {
     Err err = DS_OK;
     DS_TRY(write_words(l));
-    *taken = true;
+    Holder now = l->me;
     if (!l->local) {
         sleep(SETTLE);
-        *taken = is_named(l) && read_words(l->fd).token == l->me.token;
+        if (!read_named(l, &now)) now.token = 0;
     }
+    *taken = now.token == l->me.token;
     if (!*taken || !h->held) goto done;
     char *who = describe(h);
     l->note = mem_printf("this folder was held by %s, which did not end well: taken over", who);
@@ -298,10 +310,8 @@ static void restore(Runlock *l) {
 }
 
 static void beat(Runlock *l) {
-    const int fd = open(l->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); // anew: NFS looks at the server then
-    if (fd >= 0) {
-        const Holder h = read_words(fd);
-        close(fd);
+    Holder h;
+    if (read_named(l, &h)) {
         if (h.held && h.token != l->me.token) lost(l, &h);
     } else if (errno == ENOENT) restore(l);
     l->me.beat++;

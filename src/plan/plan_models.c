@@ -54,7 +54,8 @@ static Err check_lengths(const Params *p, const PlanModels *m, Dataset *const d[
         DS_TRY(dataset_check_positions(d[i], kinds[i], x->arch.max_positions, words));
     }
     for (int r = 0; r < ROLES && p->job.stages >> STAGE_PPO & 1; r++)
-        DS_CHECK(m->model[r].arch.max_positions >= answer, DS_ERR_PARAMS,
+        DS_CHECK((r == ROLE_REWARD && p->ppo.reward_source != REWARD_MODEL) || m->model[r].arch.max_positions >= answer,
+                 DS_ERR_PARAMS,
                  "[generate] max_prompt + max_answer = %lld tokens, but the %s has %lld positions; give smaller ones",
                  (long long)answer, m->model[r].name, (long long)m->model[r].arch.max_positions);
 done:

@@ -123,17 +123,6 @@ done:
     return err;
 }
 
-static Err check_positions(const Run *run, const Ppo *s) {
-    const int64_t longest = run->p->generate.max_prompt + run->p->generate.max_answer;
-    const Role *roles[] = {&s->actor, &s->critic, &s->reference, &s->reward};
-    for (int i = 0; i < DS_COUNT(roles); i++)
-        if (roles[i]->source && roles[i]->model.arch.max_positions < longest)
-            return err_set(DS_ERR_PARAMS,
-                           "[generate] max_prompt + max_answer = %lld tokens, %s takes %lld at most; give smaller ones",
-                           (long long)longest, roles[i]->source, (long long)roles[i]->model.arch.max_positions);
-    return DS_OK;
-}
-
 // ---- the rest ----
 
 static void set_configs(const Run *run, Ppo *s) {
@@ -191,7 +180,6 @@ Err ppo_setup_open(Run *run, Ppo *s) {
     if (!err) err = open_prompts(run, s);
     DS_TRY(agree_err(run->world, err));
     DS_TRY(open_models(run, s));
-    DS_TRY(agree_err(run->world, check_positions(run, s)));
     set_configs(run, s);
     s->workspace = (Workspace){.k = run->k};
     UpdateCfg cfg = update_cfg(p);

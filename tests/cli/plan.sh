@@ -104,4 +104,12 @@ for file in inputs/*.in; do
     done
 done
 [ -z "$slow" ] && [ $tried -ge 40 ] && [ $does_not -ge 3 ] && ok quick || fail quick "$tried plans, $does_not do not fit:$slow"
+
+# What a step sends grows by the same with every micro-batch after the first, whose sums are as large.
+for micro in 4096 2048 512; do ./dschat --plan inputs/rlhf-13b.in --ranks 16 sft.micro_tokens=$micro | grep '^  sft .*sends'; done | awk '
+    { for (i = 1; i < NF; i++) if ($(i + 1) == "GiB" && $(i + 3) == "sums") sum[NR] = $i; else if ($(i + 1) == "GiB" && $(i + 3) == "gathers") gather[NR] = $i
+      match($0, /[(][0-9]+/); turns[NR] = substr($0, RSTART + 1, RLENGTH - 1) }
+    function near(a, b) { return a > 0 && a < 1.005 * b && b < 1.005 * a }
+    END { exit !(turns[1] == 1 && turns[2] == 2 && turns[3] == 8 && near(sum[2], 2 * sum[1]) && near(sum[3], 8 * sum[1]) &&
+                 near(gather[3] - gather[2], 6 * (gather[2] - gather[1])) && gather[2] > 1.9 * gather[1]) }' && ok turns || fail turns "traffic of 1, 2, 8 micro-batches"
 exit $bad

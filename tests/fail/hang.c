@@ -1,9 +1,9 @@
 // hang.c: LD_PRELOAD library in which one call of one rank never comes back.
 //
 // HANG_CALL: its name. HANG_RANK: the rank, as the launcher counts. HANG_AT: which call of that name, from 1 (default).
-// HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin,
-// fail (this call on a file gives EIO instead), or single: MPI_Init_thread comes back, but allows no threads.
-// HANG_MARK: file that is made when the rank hangs. Only the main thread is concerned.
+// HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin, fail (this
+// call on a file gives EIO instead), abort (as a library that gives up), or single: MPI_Init_thread comes back, but
+// allows no threads. HANG_MARK: file that is made when the rank hangs. Only the main thread is concerned.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +43,7 @@ static int hang(void) {
     if (++calls != (at ? atol(at) : 1)) return 0;
     if (mark) close((int)syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY, 0600));
     if (how && !strcmp(how, "fail")) return errno = EIO;
+    if (how && !strcmp(how, "abort")) abort();
     for (volatile int never = 0; !never;)
         if (!how || strcmp(how, "spin")) syscall(SYS_pause);
     return 0;

@@ -29,6 +29,14 @@ code=$?
 if [ $code = 6 ] && grep -q 'MPI_THREAD_FUNNELED' "$out.log"; then echo "ok hang_no_threads"
 else echo "FAIL hang_no_threads: exit code $code: $(tail -n 1 "$out.log")"; fi
 
+# A library gives up.
+out=$hang_here/abort
+timeout 60 mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" -genv HANG_CALL MPI_Isend -genv HANG_RANK 1 -genv HANG_AT 40 -genv HANG_HOW abort \
+    ./dschat "$tiny_params" job.out="$out" $hang_quick >"$out.log" 2>&1
+code=$?
+if [ $code = 6 ] && grep -q 'rank 1 .* signal ABRT in ".*" at sft step' "$out.log"; then echo "ok hang_abort"
+else echo "FAIL hang_abort: exit code $code, expected 6: $(grep -m 1 '^dschat: ' "$out.log")"; fi
+
 # One rank's fsync of a file that all share fails: the others do not wait for it.
 out=$hang_here/shared_sync
 timeout 100 mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" -genv HANG_CALL fsync -genv HANG_RANK 0 -genv HANG_PATH rollouts.nc \

@@ -28,7 +28,7 @@ losses() { ncdump -p 9,9 -v loss "$1/history.nc" | sed '1,/^data:/d' | tr -d ' ;
 # The losses of two runs in sft and rm agree to $3 (relative); NaN (an evaluation) equals NaN. Not those of ppo: where a draw falls next to a
 # token's bound, a weight that is rounded otherwise changes the answer.
 near() {
-    paste <(losses "$1") <(losses "$2") | head -n 20 | awk -v gate="$3" '
+    paste <(losses "$1") <(losses "$2") | head -n 22 | awk -v gate="$3" '
         NF != 2 { bad = 1; next }
         $1 ~ /[a-zA-Z_]/ || $2 ~ /[a-zA-Z_]/ { if ($1 != $2) bad = 1; next }
         { d = $1 - $2; if (d < 0) d = -d; s = $1 < 0 ? -$1 : $1; if (d > gate * (s + 1e-3)) bad = 1; n++ }

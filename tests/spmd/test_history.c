@@ -232,8 +232,17 @@ static void test_flipped_refused(void **state) {
     const int64_t record = 44, begin = (int64_t)bytes - 9 * record;
     for (int64_t at = begin; at < begin + 2 * record; at += 3) {
         char flipped = (char)(data[at] ^ 1 << at % 8);
-        if (at < begin + record) expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 0 of 2 is damaged");
-        else expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 1 of 2 is damaged");
+        if (at < begin + record)
+            expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 0 of 2, or the header, is damaged");
+        else expect_refused(damaged(at, &flipped, 1), &spec, 2, "record 1 of 2, or the header, is damaged");
+    }
+    for (int64_t at = 12; at < begin - 512; at += 7) { // of the header, which ends less than that before record 0
+        History *h = NULL;
+        char flipped = (char)(data[at] ^ 1 << at % 8);
+        damaged(at, &flipped, 1);
+        coll_barrier(group_world());
+        assert_int_equal(history_open(path, &spec, 2, &h), DS_ERR_DATA);
+        err_clear();
     }
     char other = (char)~data[begin + 2 * record];
     damaged(begin + 2 * record, &other, 1);
@@ -260,7 +269,7 @@ static void test_flipped_rollouts(void **state) {
     coll_barrier(group_world());
     mem_free(data);
     assert_int_equal(history_open_rollouts(path, &rollout_spec, 2, &r), DS_ERR_DATA);
-    if (!strstr(err_text(), "record 5 of 46 is damaged")) fail_msg("said '%s'", err_text());
+    if (!strstr(err_text(), "record 5 of 46, or the header, is damaged")) fail_msg("said '%s'", err_text());
     err_clear();
 }
 

@@ -429,7 +429,7 @@ static void test_disk_full(void **state) {
                 break;
             }
             failed++;
-            expect(err, DS_ERR_IO, "");
+            expect(err, DS_ERR_IO, ": File too large");
             expect_newest(g, dir, "sft-000001");
             assert_int_equal(count_entries(dir), 1);
         }

@@ -1,4 +1,5 @@
-// HDF5 files as a stranger could have made them: each is refused with words, and no handle of the library stays open.
+// HDF5 files as a stranger could have made them: each is refused with words, in a second of the CPU and bounded memory,
+// and no handle of the library stays open.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,9 +46,31 @@ static void expect(Err got, Err want, const char *words) {
         fail_msg("got %d \"%s\", expected %d and the words \"%s\"", got, text, want, words);
 }
 
+static int hostile; // files so far
+
+// Seconds of the CPU, of this process and of those that it waited for.
+static double cpu_seconds(void) {
+    double sum = 0;
+    struct rusage use;
+    for (int who = 0; who < 2; who++) {
+        getrusage(who ? RUSAGE_CHILDREN : RUSAGE_SELF, &use);
+        sum += (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+               1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+    }
+    return sum;
+}
+
+static Err open_in_time(const char *path, double most, H5File **f) {
+    const double began = cpu_seconds();
+    Err err = h5_open_checked(path, f);
+    if (cpu_seconds() - began > most) fail_msg("%s took %.1f s", path, cpu_seconds() - began);
+    hostile++;
+    return err;
+}
+
 static void expect_refused(const char *path, const char *words) {
     H5File *f = NULL;
-    expect(h5_open_checked(path, &f), DS_ERR_DATA, words);
+    expect(open_in_time(path, 1, &f), DS_ERR_DATA, words);
     assert_null(f);
 }
 
@@ -123,6 +147,7 @@ static void untouched_source(const char *file, const char *dataset, hid_t space,
     r.space = H5Scopy(space);
     assert_true(H5Pset_virtual(r.dcpl, r.space, file, dataset, src) >= 0);
     raw_end(r, NULL);
+    hostile++;
     alarm(20); // a source that is opened is a pipe that nobody writes
     H5File *f = open_ok(F("bad.h5"));
     expect(h5_read(f, "/x", DS_F32, 0, 4, x), DS_ERR_DATA, "/x is a virtual data set");
@@ -354,6 +379,87 @@ static void test_variable_string(void **state) {
     h5_close(&f);
 }
 
+// A file with variable-length strings, or with a virtual data set: both lie in a global heap.
+static void make_heap(const char *path, bool virtual) {
+    h5_init();
+    hsize_t n = 4;
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), t = H5Tcopy(H5T_C_S1);
+    hid_t s = virtual ? H5Screate_simple(1, &n, NULL) : H5Screate(H5S_SCALAR), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    H5Tset_size(t, H5T_VARIABLE);
+    const char *words = "a string of the global heap";
+    if (virtual) assert_true(H5Pset_virtual(dcpl, s, "heap.shards/00000.h5", "/a_data_set", s) >= 0);
+    hid_t x = virtual ? H5Dcreate2(file, "x", H5T_NATIVE_FLOAT, s, H5P_DEFAULT, dcpl, H5P_DEFAULT)
+                      : H5Acreate2(file, "note", t, s, H5P_DEFAULT, H5P_DEFAULT);
+    if (!virtual) assert_true(H5Awrite(x, t, &words) >= 0);
+    if (virtual) H5Dclose(x);
+    else H5Aclose(x);
+    H5Pclose(dcpl), H5Tclose(t), H5Sclose(s), H5Fclose(file);
+}
+
+// The library can crash or loop on a damaged one. Then it is the child that ends; it has 10 s.
+static void flip_heap(bool virtual) {
+    FileMap map;
+    int refused = 0, slow = 0;
+    make_heap(F("heap.h5"), virtual);
+    assert_int_equal(file_map(F("heap.h5"), &map), DS_OK);
+    const char *heap = memmem(map.data, map.bytes, "GCOL", 4);
+    assert_non_null(heap);
+    for (int i = 0; i < 32; i++) {
+        H5File *f = NULL;
+        H5Info info;
+        char *copy = mem_strndup(map.data, map.bytes), *text = NULL;
+        copy[heap - map.data + i * 3 % 96] ^= (char)(1 << i % 8);
+        FILE *out = fopen(F("bad.h5"), "wb");
+        assert_true(out && fwrite(copy, 1, map.bytes, out) == map.bytes && fclose(out) == 0);
+        const double began = cpu_seconds();
+        Err err = open_in_time(F("bad.h5"), 12, &f);
+        slow += cpu_seconds() - began > 1;
+        assert_true(err == DS_OK || err == DS_ERR_DATA);
+        refused += err == DS_ERR_DATA;
+        err_clear();
+        if (!err && virtual) expect(h5_info(f, "/x", &info), DS_ERR_DATA, "/x is a virtual data set");
+        else if (!err) expect(h5_attr_get_str(f, "/", "note", &text), DS_ERR_DATA, "store it with fixed length");
+        h5_close(&f);
+        mem_free(copy);
+    }
+    print_message("%d of 32 refused, %d only after a second\n", refused, slow);
+    file_unmap(&map);
+}
+
+static void test_global_heap(void **state) {
+    (void)state;
+    flip_heap(false);
+    flip_heap(true);
+}
+
+// An attribute larger than a string may be.
+static void test_large_attributes(void **state) {
+    (void)state;
+    h5_init();
+    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), t = H5Tcopy(H5T_C_S1), s = H5Screate(H5S_SCALAR);
+    H5Pset_libver_bounds(fapl, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST); // others cannot be larger than 64 KiB
+    hid_t file = H5Fcreate(F("bad.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, fapl);
+    const size_t bytes = 3 << 20;
+    char *words = mem_alloc(bytes);
+    H5Tset_size(t, bytes);
+    hid_t a = H5Acreate2(file, "large", t, s, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(a >= 0 && H5Awrite(a, t, words) >= 0);
+    H5Aclose(a), H5Tclose(t), H5Sclose(s), H5Pclose(fapl), H5Fclose(file);
+    mem_free(words);
+    expect_refused(F("bad.h5"), "or one larger than 1048576 bytes");
+}
+
+static void test_bounds(void **state) {
+    (void)state;
+    struct rusage use;
+    getrusage(RUSAGE_CHILDREN, &use);
+    print_message("%d hostile files, at most %ld MiB\n", hostile, use.ru_maxrss >> 10);
+    assert_true(hostile >= 36);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(use.ru_maxrss < 512 << 10);
+#endif
+}
+
 // After all of the above no handle of the library is left open, whatever was refused.
 static void test_no_handles_left(void **state) {
     (void)state;
@@ -378,7 +484,8 @@ int main(void) {
         cmocka_unit_test(test_filter_order),     cmocka_unit_test(test_torn_deflate),
         cmocka_unit_test(test_deflate_bomb),     cmocka_unit_test(test_shape_bombs),
         cmocka_unit_test(test_alien_types),      cmocka_unit_test(test_variable_string),
-        cmocka_unit_test(test_no_handles_left),
+        cmocka_unit_test(test_global_heap),      cmocka_unit_test(test_large_attributes),
+        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_no_handles_left),
     };
     return cmocka_run_group_tests_name("h5_hostile", tests, fresh, NULL);
 }

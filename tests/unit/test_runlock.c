@@ -244,7 +244,9 @@ static void test_other_host(void **state) {
     for (int i = 0; i < 2; i++) {
         pretend.shared = true, pretend.silent = i == 0, pretend.granted = i == 1, pretend.speed = 100;
         put_holder("elsewhere", 1, "running", 1);
+        const double looked = clock_now();
         expect(runlock_take(dir, &l), DS_OK, "");
+        assert_true(clock_now() - looked >= 120);
         assert_non_null(runlock_note(l));
         pretend.speed = 0; // its thread waits in true seconds
         runlock_release(&l);
@@ -271,6 +273,12 @@ static void test_lost(void **state) {
     usleep(100000);
     char *again = words();
     assert_memory_equal(mine, again, strstr(mine, "beat") - mine);
+    while (!strstr(again, "beat 0000000002")) { // it goes on
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+        usleep(100000);
+        mem_free(again);
+        again = words();
+    }
     put_holder("elsewhere", 1, "running", 1);
     assert_int_equal(end_of(pid), DS_STOP_FINAL);
     mem_free(mine), mem_free(again), mem_free(path);
@@ -293,7 +301,8 @@ static void race(int starters) {
         }
         const int now = ++all->held;
         if (now > all->most) all->most = now;
-        while (all->refused < starters - 1 && all->held < 2) usleep(1000); // until all others have been sent away
+        // Until all others have been sent away.
+        for (int ms = 0; ms < 30000 && all->refused < starters - 1 && all->held < 2; ms++) usleep(1000);
         all->held--;
         runlock_release(&l);
         _exit(0);
