@@ -285,11 +285,11 @@ static Err setup(Job *j) {
     const LayoutWish wish = {j->p->layout.tensor, j->p->layout.zero, j->p->layout.lanes};
     err = layout_check(group_size(run->world), wish);
     DS_TRY(agree_err(run->world, err));
+    DS_TRY(open_kernels(j));
     DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
     DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
     DS_TRY(watch_share(j->p->job.out));
     preflight_find_products(run);
-    DS_TRY(open_kernels(j));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
     run->layout.sequence = j->p->layout.sequence;
