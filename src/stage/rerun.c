@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -58,28 +59,44 @@ static int stages_of(int input) {
     return stages;
 }
 
-// xxh3-128 of the file; of one beyond 2 GiB that of its size and ends, which a rebuilt one does not share. "" where it
-// cannot be read: who needs it says so. Of a model in shards: of its master, which holds the hash of every weight.
-static void hash_content(const char *path, char out[48]) {
-    FileMap map;
+// Of a file too large to be read for this alone: its size and ends, which a rebuilt one does not share.
+static Err hash_ends(int fd, const char *path, int64_t bytes, Xxh128Hex *out) {
+    Err err = DS_OK;
+    const int64_t at[] = {0, bytes - hash_end};
+    Xxh128Hex end[DS_COUNT(at)];
+    char words[96], *data = mem_alloc((size_t)hash_end);
+    for (int i = 0; i < DS_COUNT(at); i++) {
+        DS_TRY(file_pread(fd, path, data, (size_t)hash_end, at[i]));
+        end[i] = hash_xxh128(data, (size_t)hash_end);
+    }
+    snprintf(words, sizeof words, "%lld %s %s", (long long)bytes, end[0].hex, end[1].hex);
+    *out = hash_xxh128(words, strlen(words));
+done:
+    mem_free(data);
+    return err;
+}
+
+// xxh3-128 of the file; "" where there is none: who needs it says so. Of a model in shards: of its master, which holds
+// the hash of every weight.
+static Err hash_content(const char *path, char out[48]) {
+    Err err = DS_OK;
+    int fd = -1;
+    int64_t bytes;
+    Xxh128Hex hash;
     out[0] = 0;
-    if (file_map(path, &map)) {
-        err_clear();
-        return;
-    }
-    if ((int64_t)map.bytes <= hash_whole) snprintf(out, 48, "%s", hash_xxh128(map.data, map.bytes).hex);
-    else {
-        char ends[96];
-        snprintf(ends, sizeof ends, "%zu %s %s", map.bytes, hash_xxh128(map.data, (size_t)hash_end).hex,
-                 hash_xxh128(map.data + map.bytes - hash_end, (size_t)hash_end).hex);
-        snprintf(out, 48, "%s", hash_xxh128(ends, strlen(ends)).hex);
-    }
-    file_unmap(&map);
+    if (!file_exists(path)) return DS_OK;
+    DS_TRY(file_open_read(path, &fd, &bytes));
+    DS_TRY(bytes > hash_whole ? hash_ends(fd, path, bytes, &hash) : hash_xxh128_file(path, &hash));
+    snprintf(out, 48, "%s", hash.hex);
+done:
+    if (fd >= 0) close(fd);
+    return err;
 }
 
 // Of the inputs that a stage still reads, and those that have another name now; of finished stages they stay as
 // recorded.
-static void hash_inputs(Rerun *r) {
+static Err hash_inputs(Rerun *r) {
+    Err err = DS_OK;
     for (int i = 0; i < INPUTS; i++) {
         const char *path = input_path(r->p, i);
         int same = 0;
@@ -88,8 +105,10 @@ static void hash_inputs(Rerun *r) {
         const bool moved = r->was && strcmp(path, input_path(r->was, i)) != 0;
         if (!moved && !(stages_of(i) & r->p->job.stages & ~r->done)) continue;
         if (same < i) memcpy(r->hash[i], r->hash[same], sizeof r->hash[i]);
-        else hash_content(path, r->hash[i]);
+        else DS_TRY(hash_content(path, r->hash[i]));
     }
+done:
+    return err;
 }
 
 // ---- the record ----
@@ -278,9 +297,9 @@ static Err unknown_record(Rerun *r, Err err) {
 
 static Err settle(Rerun *r, char **changes) {
     Err err = read_record(r);
-    hash_inputs(r);
     if (r->begun && !r->was) err = unknown_record(r, err);
     DS_TRY(err);
+    DS_TRY(hash_inputs(r));
     if (r->was) judge(r);
     DS_CHECK(!r->n_refused, DS_ERR_PARAMS,
              "%s: this run (at %s) has other params: %s%s. Set %s back, choose another [job] out, or accept "
