@@ -127,17 +127,19 @@ static void add_path(H5Names *paths, char *path) {
 
 // Entries of `dir` for which `wanted` holds. A missing dir is empty.
 static Err scan(const char *dir, bool (*wanted)(const char *name), H5Names *paths) {
+    Err err = DS_OK;
     *paths = (H5Names){0};
     DIR *d = opendir(dir);
     if (!d) return errno == ENOENT ? DS_OK : err_set(DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
-    for (struct dirent *e; (e = readdir(d));) {
+    for (struct dirent *e; errno = 0, (e = readdir(d));) {
         if (!wanted(e->d_name)) continue;
         char *path = mem_printf("%s/%s", dir, e->d_name);
         if (is_own_folder(path)) add_path(paths, path);
         else mem_free(path);
     }
+    if (errno) err = err_set(DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
     closedir(d);
-    return DS_OK;
+    return err;
 }
 
 static bool is_checkpoint(const char *name) {
@@ -166,14 +168,19 @@ static char *share_string(const Group *g, const char *s) {
     return copy;
 }
 
-// Whether one checkpoint is whole; rank 0 looks at its form, all share the hashing. Collective on g.
-static bool is_whole(const Group *g, const char *path) {
-    Err err = agree_err(g, group_rank(g) == 0 ? ckpt_check(path) : DS_OK);
+// Whether one checkpoint is whole; rank 0 looks at its form, all share the hashing. DS_ERR_IO: that cannot be told now;
+// hours of work are not skipped for it. Collective on g.
+static Err look_at(const Group *g, const char *path, bool *whole) {
+    Err err = agree_root(g, group_rank(g) == 0 ? ckpt_check(path) : DS_OK);
     if (!err) err = agree_err(g, ckpt_verify(path, group_rank(g), group_size(g)));
-    if (!err) return true;
-    log_warn("%s; this checkpoint is skipped", err_text());
+    *whole = !err;
+    if (!err) return DS_OK;
+    char *words = mem_strdup(err_text());
     err_clear();
-    return false;
+    if (err == DS_ERR_IO) err_set(err, "%s; if it stays so, remove %s to go on from what is older", words, path);
+    else log_warn("%s; this checkpoint is skipped", words);
+    mem_free(words);
+    return err == DS_ERR_IO ? err : DS_OK;
 }
 
 Err ckpt_find_newest(const Group *g, const char *dir, char **path) {
@@ -184,7 +191,9 @@ Err ckpt_find_newest(const Group *g, const char *dir, char **path) {
     coll_bcast(g, &n, sizeof n, 0);
     for (int64_t i = 0; !err && i < n && !*path; i++) {
         char *candidate = share_string(g, i < paths.n ? paths.name[i] : NULL);
-        if (is_whole(g, candidate)) *path = candidate;
+        bool whole;
+        err = look_at(g, candidate, &whole);
+        if (whole) *path = candidate;
         else mem_free(candidate);
     }
     h5_names_free(&paths);
@@ -208,15 +217,15 @@ Err ckpt_read_state(const char *path, Kv **state) {
 
 // A checkpoint was set aside for a second save of its step. If that one was never finished, the first is put back.
 static Err put_back(const char *dir, const char *aside) {
-    Err err = DS_OK;
     char *final = mem_printf("%s/%s", dir, base_name(aside) + strlen(ASIDE));
-    bool newer = !ckpt_check(final);
-    err_clear();
-    bool older = !newer && !ckpt_check(aside);
-    err_clear();
-    if (older) DS_TRY(file_remove_tree(final));
-    if (older) DS_TRY(file_rename_durable(aside, final));
-done:
+    Err err = ckpt_check(final);
+    if (err == DS_ERR_DATA) {
+        err_clear();
+        err = ckpt_check(aside);
+        if (!err) err = file_remove_tree(final);
+        if (!err) err = file_rename_durable(aside, final);
+    }
+    if (err == DS_ERR_DATA) err = DS_OK, err_clear(); // neither is whole
     mem_free(final);
     return err;
 }
@@ -249,8 +258,10 @@ Err ckpt_prune(const char *dir, int keep) {
     int valid = 0;
     Err err = ckpt_list(dir, &paths);
     for (int64_t i = 0; !err && i < paths.n; i++) {
-        bool whole = ckpt_check(paths.name[i]) == DS_OK;
-        if (!whole) err_clear();
+        const Err seen = ckpt_check(paths.name[i]);
+        const bool whole = !seen;
+        err_clear();
+        if (seen == DS_ERR_IO) continue; // not known to be torn
         valid += whole;
         if (valid > ds_max(keep, 1) || (valid > 0 && !whole)) err = remove_checkpoint(paths.name[i]);
     }

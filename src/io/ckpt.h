@@ -24,8 +24,9 @@ Err ckpt_verify(const char *path, int part, int parts);
 // empty. Owner: caller, h5_names_free. DS_ERR_IO.
 Err ckpt_list(const char *dir, H5Names *paths);
 
-// The newest checkpoint in which every file has its hash; *path = NULL if there is none. Those that fail are skipped
-// with a warning that tells why. Ranks share the reading. Collective on g. Owner: caller, mem_free.
+// The newest checkpoint in which every file has its hash; *path = NULL if there is none. Damaged and unfinished ones
+// are skipped with a warning that tells why; DS_ERR_IO: one cannot be read, which is not taken for damage. Ranks share
+// the reading. Collective on g. Owner: caller, mem_free.
 Err ckpt_find_newest(const Group *g, const char *dir, char **path);
 
 // trainer.h5 of a checkpoint. Owner: caller, kv_destroy.
@@ -36,8 +37,8 @@ char *ckpt_model_path(const char *path, const char *model);
 // At start, before ckpt_find_newest: removes folders that never got their name (".tmp-..."), and puts back a checkpoint
 // that was being replaced (".tmp-old-...") if its replacement was not finished. One rank.
 Err ckpt_clean(const char *dir);
-// Removes what is older than the newest `keep` checkpoints with a valid DONE (keep >= 1), also older torn ones. One
-// rank.
+// Removes what is older than the newest `keep` checkpoints with a valid DONE (keep >= 1), also older torn ones; what
+// cannot be read stays. One rank.
 Err ckpt_prune(const char *dir, int keep);
 
 #endif

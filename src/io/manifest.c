@@ -2,6 +2,7 @@
 #include "io/manifest.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +140,7 @@ Err manifest_read(Manifest *m, const char *folder, Xxh128Hex *hash) {
     char *text = NULL, *path = mem_printf("%s/" FILE_NAME, folder);
     size_t bytes = 0, head = strlen(HEAD);
     *m = (Manifest){0};
+    DS_CHECK(file_exists(path), DS_ERR_DATA, "%s: is missing", path);
     DS_TRY(file_read_all(path, MAX_BYTES, &text, &bytes));
     *hash = hash_xxh128(text, bytes);
     DS_CHECK(bytes > head && !memcmp(text, HEAD, head), DS_ERR_DATA, "%s: is not a manifest of this format", path);
@@ -155,11 +157,15 @@ static Err open_listed(const char *folder, const char *name, int *fd, int64_t *b
     Err err = DS_OK;
     struct stat st;
     const char *slash = strchr(name, '/');
-    char *inside = slash ? mem_printf("%s/%.*s", folder, (int)(slash - name), name) : mem_strdup(folder);
+    char *path = mem_printf("%s/%s", folder, name),
+         *inside = slash ? mem_printf("%s/%.*s", folder, (int)(slash - name), name) : mem_strdup(folder);
     *fd = -1;
     DS_CHECK(lstat(inside, &st) == 0 && S_ISDIR(st.st_mode), DS_ERR_DATA, "%s: is missing, or not a folder", inside);
+    DS_CHECK(lstat(path, &st) == 0 ? S_ISREG(st.st_mode) : errno != ENOENT, DS_ERR_DATA,
+             "%s: is missing, or not a regular file", path);
     DS_TRY(file_open_inside(inside, slash ? slash + 1 : name, fd, bytes));
 done:
+    mem_free(path);
     mem_free(inside);
     return err;
 }

@@ -385,6 +385,30 @@ static void test_damage(void **state) {
     expect_newest(g, dir, ""); // a link is not a checkpoint
 }
 
+// What cannot be read now is not known to be damaged: it is neither skipped nor removed.
+static void test_unreadable(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    char dir[96], *newest = NULL;
+    snprintf(dir, sizeof dir, "%s/unreadable", all);
+    ok(save(g, dir, "sft", 1, MODEL_FILES_SHARDS, 5));
+    ok(save(g, dir, "sft", 2, MODEL_FILES_SHARDS, 5));
+    on_root("rm %s/sft-000002/DONE && mkdir %s/sft-000002/DONE", dir);
+    expect(ckpt_find_newest(g, dir, &newest), DS_ERR_IO, "sft-000002 to go on from what is older");
+    assert_null(newest);
+    ok(save(g, dir, "sft", 3, MODEL_FILES_SHARDS, 1));
+    assert_int_equal(count_entries(dir), 2); // 1 is gone
+    expect_newest(g, dir, "sft-000003");
+    on_root("mv %s/sft-000003 %s/.tmp-old-sft-000002", dir);
+    if (group_rank(g) == 0) expect(ckpt_clean(dir), DS_ERR_IO, "sft-000002/DONE: is not a regular file");
+    coll_barrier(g);
+    assert_int_equal(count_entries(dir), 2); // both are still there
+    on_root("rm -r %s/sft-000002/DONE", dir);
+    if (group_rank(g) == 0) ok(ckpt_clean(dir));
+    coll_barrier(g);
+    expect_newest(g, dir, "sft-000002");
+}
+
 static void test_clean(void **state) {
     (void)state;
     const Group *g = group_world();
@@ -522,8 +546,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_each_file),      cmocka_unit_test(test_names),
         cmocka_unit_test(test_save_and_load),  cmocka_unit_test(test_save_strips),
         cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_clean),          cmocka_unit_test(test_disk_full),
-        cmocka_unit_test(test_one_rank_fails), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_unreadable),     cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_disk_full),      cmocka_unit_test(test_one_rank_fails),
+        cmocka_unit_test(test_not_finite),
     };
     world_init();
     if (argc > 1) {
