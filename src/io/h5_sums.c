@@ -107,6 +107,21 @@ Err h5_sums_read_block(const H5Sums *s, int fd, const char *path, int64_t k, voi
                    path, (long long)k * H5_SUM_BLOCK, (long long)k * H5_SUM_BLOCK + (long long)n - 1);
 }
 
+Err h5_sums_content(const char *path, Xxh128Hex *content, bool *there) {
+    Err err = DS_OK;
+    int fd = -1;
+    int64_t bytes = 0;
+    H5Sums s = {0};
+    DS_TRY(file_open_read(path, &fd, &bytes));
+    DS_TRY(h5_sums_load(fd, path, bytes, &s));
+    *there = s.blocks > 0;
+    *content = hash_xxh128(s.sum, (size_t)s.blocks * sizeof *s.sum);
+done:
+    if (fd >= 0) close(fd);
+    h5_sums_free(&s);
+    return err;
+}
+
 Err h5_sums_verify(const char *path, int part, int parts, H5Verified *v) {
     Err err = DS_OK;
     int fd = -1;

@@ -39,6 +39,10 @@ typedef struct {
     int64_t bytes, verified, without;
 } H5Verified;
 
+// What the hashes in a file say of its content, as one hash, without reading the content; *there: false if it has none.
+// DS_ERR_IO; DS_ERR_DATA: they are damaged.
+Err h5_sums_content(const char *path, Xxh128Hex *content, bool *there);
+
 // Checks the blocks number k with k % parts == part of a file, so that ranks can share the work; added to *v. A file
 // without sums is no error.
 Err h5_sums_verify(const char *path, int part, int parts, H5Verified *v);

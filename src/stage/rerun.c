@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
+#include "io/h5_sums.h"
 #include "params/params_diff.h"
 
 enum { INPUTS = 8, LINE = 180, MAX_RECORD = 8 << 20, MAX_NAMED = 6 };
@@ -76,17 +77,22 @@ done:
     return err;
 }
 
-// xxh3-128 of the file; "" where there is none: who needs it says so. Of a model in shards: of its master, which holds
-// the hash of every weight.
+// What tells the content of a file: the hashes in it, which are checked when it is read, else its own xxh3-128. ""
+// where there is no file: who needs it says so. Of a model in shards: of its master, which holds the hash of every
+// weight.
 static Err hash_content(const char *path, char out[48]) {
     Err err = DS_OK;
     int fd = -1;
     int64_t bytes;
+    bool there;
     Xxh128Hex hash;
     out[0] = 0;
     if (!file_exists(path)) return DS_OK;
-    DS_TRY(file_open_read(path, &fd, &bytes));
-    DS_TRY(bytes > hash_whole ? hash_ends(fd, path, bytes, &hash) : hash_xxh128_file(path, &hash));
+    DS_TRY(h5_sums_content(path, &hash, &there));
+    if (!there) {
+        DS_TRY(file_open_read(path, &fd, &bytes));
+        DS_TRY(bytes > hash_whole ? hash_ends(fd, path, bytes, &hash) : hash_xxh128_file(path, &hash));
+    }
     snprintf(out, 48, "%s", hash.hex);
 done:
     if (fd >= 0) close(fd);

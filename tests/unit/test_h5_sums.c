@@ -120,6 +120,33 @@ static void test_sums(void **state) {
     file_unmap(&map);
 }
 
+static void make_model(const char *path);
+
+// What tells a file's content is the same of a copy, another of another file, and none where there are no hashes.
+static void test_content(void **state) {
+    (void)state;
+    FileMap map;
+    Xxh128Hex content, other;
+    bool there = false;
+    make_small(F("one.h5"));
+    make_model(F("two.h5"));
+    assert_int_equal(file_map(F("one.h5"), &map), DS_OK);
+    spill(F("copy.h5"), map.data, map.bytes);
+    spill(F("none.h5"), map.data, map.bytes - 1);
+    ok(h5_sums_content(F("one.h5"), &content, &there));
+    assert_true(there);
+    ok(h5_sums_content(F("copy.h5"), &other, &there));
+    assert_true(there);
+    assert_string_equal(content.hex, other.hex);
+    ok(h5_sums_content(F("two.h5"), &other, &there));
+    assert_true(there);
+    assert_string_not_equal(content.hex, other.hex);
+    ok(h5_sums_content(F("none.h5"), &other, &there));
+    assert_false(there);
+    expect(h5_sums_content(F("missing.h5"), &other, &there), DS_ERR_IO, "cannot open");
+    file_unmap(&map);
+}
+
 // Larger than what is kept in memory: blocks are checked as they are read, those that are not are not.
 static void test_sums_of_large(void **state) {
     (void)state;
@@ -295,10 +322,8 @@ static int fresh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_sums_of_large),
-        cmocka_unit_test(test_failed_reads),
-        cmocka_unit_test(test_inspected),
+        cmocka_unit_test(test_sums),         cmocka_unit_test(test_content),   cmocka_unit_test(test_sums_of_large),
+        cmocka_unit_test(test_failed_reads), cmocka_unit_test(test_inspected),
     };
     return cmocka_run_group_tests_name("h5_sums", tests, fresh, NULL);
 }
