@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/output.h"
@@ -15,7 +16,6 @@
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "comm/cores.h"
-#include "comm/launcher.h"
 #include "comm/watch.h"
 #include "comm/world.h"
 #include "data/dataset.h"
@@ -34,7 +34,7 @@
 #include "stage/verify.h"
 
 // In the order of the key [job] stages.
-static const struct { const Stage *stage; } stages[] = {{&stage_sft}, {&stage_rm}, {&stage_ppo}};
+static const Stage *const stages[] = {&stage_sft, &stage_rm, &stage_ppo};
 
 typedef struct {
     Run run;
@@ -122,7 +122,7 @@ static Err find_resume(Job *j) {
     DS_TRY(ckpt_find_newest(j->run.world, dir, &j->resume));
     for (int i = 0; i < DS_COUNT(stages); i++) {
         char key[32];
-        snprintf(key, sizeof key, "%s.records", stages[i].stage->name);
+        snprintf(key, sizeof key, "%s.records", stages[i]->name);
         if (stage_done(j, i) && isfinite(summary_get(j->run.summary, key)))
             j->records = (int64_t)summary_get(j->run.summary, key);
     }
@@ -130,7 +130,7 @@ static Err find_resume(Job *j) {
     if (!j->resume) goto done;
     ckpt_parse(j->resume, &j->resume_stage, &step);
     for (int i = 0; i < DS_COUNT(stages); i++)
-        if (!strcmp(stages[i].stage->name, j->resume_stage) && stage_done(j, i)) j->resume_stage = "";
+        if (!strcmp(stages[i]->name, j->resume_stage) && stage_done(j, i)) j->resume_stage = "";
     if (!j->resume_stage[0]) goto done;
     err = ckpt_read_state(j->resume, &kv);
     if (!err) err = kv_get_i64(kv, "history.records", &j->records);
@@ -152,7 +152,7 @@ static Err check_start(Job *j) {
     const char *name = j->resume ? strrchr(j->resume, '/') + 1 : "between stages";
     for (int i = 0; i < DS_COUNT(stages); i++) {
         done_stages |= stage_done(j, i) << i;
-        if (j->resume_stage && !strcmp(stages[i].stage->name, j->resume_stage)) begun = 1 << i;
+        if (j->resume_stage && !strcmp(stages[i]->name, j->resume_stage)) begun = 1 << i;
     }
     DS_TRY(rerun_settle(&j->run, begun | done_stages, done_stages, name, &changes));
     if (changes) {
@@ -342,11 +342,11 @@ static Err all_stages(Job *j) {
     for (int i = 0; i < DS_COUNT(stages); i++) {
         if (!(j->p->job.stages & (1 << i))) continue;
         if (stage_done(j, i)) {
-            log_info("%s: done before", stages[i].stage->name);
+            log_info("%s: done before", stages[i]->name);
             continue;
         }
-        bool resumes = j->resume_stage && !strcmp(j->resume_stage, stages[i].stage->name);
-        DS_TRY(stage_run(&j->run, stages[i].stage, resumes ? j->resume : NULL));
+        bool resumes = j->resume_stage && !strcmp(j->resume_stage, stages[i]->name);
+        DS_TRY(stage_run(&j->run, stages[i], resumes ? j->resume : NULL));
     }
     DS_TRY(note_memory(j));
     screen_last(&j->run);

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
-#include "comm/launcher.h"
 #include "job.h"
 #include "kernels/kernels.h"
 #include "params/params.h"

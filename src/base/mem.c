@@ -63,3 +63,19 @@ char *mem_printf(const char *fmt, ...) {
     va_end(ap);
     return p;
 }
+
+FILE *mem_stream_open(MemStream *s) {
+    *s = (MemStream){0};
+    s->f = open_memstream(&s->text, &s->bytes);
+    if (!s->f) err_fatal("out of memory for a text");
+    return s->f;
+}
+
+char *mem_stream_text(MemStream *s) {
+    const bool failed = ferror(s->f);
+    if (fclose(s->f) || failed || !s->text) err_fatal("out of memory for a text of %zu bytes", s->bytes);
+    char *copy = mem_strndup(s->text, s->bytes);
+    free(s->text);
+    *s = (MemStream){0};
+    return copy;
+}

@@ -4,6 +4,7 @@
 #define DS_MEM_H
 
 #include <stdarg.h>
+#include <stdio.h>
 
 #include "base/types.h"
 
@@ -27,6 +28,16 @@ char *mem_strndup(const char *s, size_t n);
 // printf into fresh memory. Owner: caller, mem_free.
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 char *mem_vprintf(const char *fmt, va_list ap);
+
+// A stream whose text is memory. mem_stream_text closes it and gives what was printed; out of memory is fatal, as
+// above. Owner of the text: caller, mem_free.
+typedef struct {
+    FILE *f;
+    char *text; // the library's
+    size_t bytes;
+} MemStream;
+FILE *mem_stream_open(MemStream *s);
+char *mem_stream_text(MemStream *s);
 
 // *out = a * b (a + b); false, with *out untouched, if it does not fit.
 bool mem_mul(size_t a, size_t b, size_t *out);

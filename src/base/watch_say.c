@@ -12,9 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/launcher.h"
 #include "base/text.h"
-
-static const char *const launch_names[] = {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"};
 
 void watch_add(WatchText *t, const char *fmt, ...) {
     va_list ap;
@@ -55,14 +54,6 @@ void watch_write(const WatchText *t) {
     }
 }
 
-int watch_launch_rank(void) {
-    for (int i = 0; i < DS_COUNT(launch_names); i++) {
-        const char *s = getenv(launch_names[i]);
-        if (s && *s) return atoi(s);
-    }
-    return -1;
-}
-
 // A small file of /proc into buffer, with a NUL; its length, 0 if it cannot be read.
 static size_t read_proc(int pid, const char *name, char *buffer, size_t size) {
     char path[64];
@@ -76,15 +67,10 @@ static size_t read_proc(int pid, const char *name, char *buffer, size_t size) {
     return n;
 }
 
-static int launch_rank_of(int pid) {
+static int rank_of(int pid) {
     static char text[1 << 16];
     const size_t n = read_proc(pid, "environ", text, sizeof text);
-    for (int i = 0; i < DS_COUNT(launch_names); i++) {
-        const size_t m = strlen(launch_names[i]);
-        for (const char *s = text; s < text + n; s += strlen(s) + 1)
-            if (!strncmp(s, launch_names[i], m) && s[m] == '=') return atoi(s + m + 1);
-    }
-    return -1;
+    return launcher_rank_in(text, n);
 }
 
 static bool same_program(int pid) {
@@ -95,7 +81,7 @@ static bool same_program(int pid) {
 }
 
 int watch_kin(WatchKin *kin, int max) {
-    const int own = watch_launch_rank();
+    const int own = launcher_rank();
     int n = 0;
     DIR *d = own < 0 ? NULL : opendir("/proc");
     if (!d) return 0;
@@ -107,7 +93,7 @@ int watch_kin(WatchKin *kin, int max) {
         const char *after = strrchr(text, ')'); // the name in brackets may hold anything
         if (!after || sscanf(after + 1, " %c %d", &state, &parent) != 2) continue;
         if (parent != getppid() || !same_program(pid)) continue;
-        const int rank = launch_rank_of(pid);
+        const int rank = rank_of(pid);
         if (rank >= 0 && rank != own) kin[n++] = (WatchKin){pid, rank, state == 'T' || state == 't'};
     }
     closedir(d);
@@ -124,7 +110,7 @@ bool watch_tell_launcher(int code) {
     if (n <= 0 || !fd) return false;
     parent[n] = 0;
     if (!strstr(parent, "/hydra_pmi_proxy")) return false;
-    poll(NULL, 0, 300); // what was said is on its way through the launcher, which loses it when it ends the job
+    launcher_pass_on();
     const int length = snprintf(words, sizeof words, "cmd=abort exitcode=%d\n", code);
     return write(atoi(fd), words, (size_t)length) == length;
 }

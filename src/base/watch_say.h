@@ -31,9 +31,6 @@ typedef struct {
 } WatchKin;
 int watch_kin(WatchKin *kin, int max);
 
-// This process' rank as the launcher says, -1: it does not.
-int watch_launch_rank(void);
-
 // Tells a launcher that can be told without MPI (Hydra) to end the whole job with this exit code; false: there is none.
 bool watch_tell_launcher(int code);
 

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/watch_files.h"
@@ -535,7 +536,7 @@ void watchdog_start(void) {
     pthread_attr_t attributes;
     if (rank_is.started) return;
     rank_is.started = true;
-    dog.rank = watch_launch_rank();
+    dog.rank = launcher_rank();
     dog.main_thread = (pid_t)syscall(SYS_gettid);
     if (pthread_getcpuclockid(pthread_self(), &dog.cpu)) dog.cpu = CLOCK_THREAD_CPUTIME_ID;
     introduce(&dog.alone);

@@ -27,4 +27,12 @@ void watch_node(MPI_Comm node, int rank, int size);
 // Fatal, with the library's words, unless rc is MPI_SUCCESS.
 void comm_check(int rc, const char *what);
 
+// One blocking call of MPI, under watch.
+#define COMM_WATCHED(call, name, what)                                                                                 \
+    do {                                                                                                               \
+        watchdog_enter(WATCH_WAIT, (name), (what));                                                                    \
+        comm_check((call), (name));                                                                                    \
+        watchdog_leave();                                                                                              \
+    } while (0)
+
 #endif

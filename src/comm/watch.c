@@ -24,12 +24,7 @@ typedef struct {
     int pid, fd;
 } Place;
 
-#define WATCHED(call, name)                                                                                            \
-    do {                                                                                                               \
-        watchdog_enter(WATCH_WAIT, (name), "sharing a board");                                                         \
-        comm_check((call), (name));                                                                                    \
-        watchdog_leave();                                                                                              \
-    } while (0)
+static const char sharing[] = "sharing a board";
 
 static WatchBoard *map_board(int fd, size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
@@ -74,11 +69,11 @@ void watch_node(MPI_Comm node, int rank, int size) {
     MPI_Comm_size(node, &n);
     int *local = MEM_NEW(int, n); // for the life of the process, as the board
     WatchBoard *b = at == 0 ? make_board(size, &place) : NULL;
-    WATCHED(MPI_Bcast(&place, sizeof place, MPI_BYTE, 0, node), "MPI_Bcast");
+    COMM_WATCHED(MPI_Bcast(&place, sizeof place, MPI_BYTE, 0, node), "MPI_Bcast", sharing);
     if (at > 0) b = open_board(size, &place);
     int all = b != NULL;
-    WATCHED(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, node), "MPI_Allreduce");
-    WATCHED(MPI_Allgather(&rank, 1, MPI_INT, local, 1, MPI_INT, node), "MPI_Allgather");
+    COMM_WATCHED(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, node), "MPI_Allreduce", sharing);
+    COMM_WATCHED(MPI_Allgather(&rank, 1, MPI_INT, local, 1, MPI_INT, node), "MPI_Allgather", sharing);
     if (place.fd >= 0 && at == 0) close(place.fd); // all have it by now
     if (!all) {
         b = map_board(-1, watch_board_bytes(size));

@@ -26,18 +26,10 @@ int PMPI_Abort(MPI_Comm comm, int code) {
     err_fatal("the MPI library gives up with code %d, for want of memory if it says nothing else", code);
 }
 
-// One blocking call of MPI, under watch.
-#define WATCHED(call, name)                                                                                            \
-    do {                                                                                                               \
-        watchdog_enter(WATCH_WAIT, (name), NULL);                                                                      \
-        comm_check((call), (name));                                                                                    \
-        watchdog_leave();                                                                                              \
-    } while (0)
-
 // Errors come back as codes from here on: the words are ours, and so is the exit code.
 static void start_mpi(void) {
     int provided = -1;
-    WATCHED(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+    COMM_WATCHED(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread", NULL);
     MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
     MPI_Comm_size(MPI_COMM_WORLD, &world.size);
     err_set_abort(abort_job, world.rank);
@@ -52,19 +44,20 @@ static void start_mpi(void) {
 static void look_around(void) {
     MPI_Comm node;
     int node_rank;
-    WATCHED(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+    COMM_WATCHED(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+                 "MPI_Comm_split_type", NULL);
     MPI_Comm_size(node, &world.node_ranks);
     MPI_Comm_rank(node, &node_rank);
     int first = node_rank == 0;
-    WATCHED(MPI_Allreduce(&first, &world.node_count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce");
+    COMM_WATCHED(MPI_Allreduce(&first, &world.node_count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", NULL);
     watch_node(node, world.rank, world.size);
-    WATCHED(MPI_Comm_free(&node), "MPI_Comm_free");
+    COMM_WATCHED(MPI_Comm_free(&node), "MPI_Comm_free", NULL);
 }
 
 void world_init(void) {
     if (world.started) return;
     start_mpi();
-    WATCHED(MPI_Comm_dup(MPI_COMM_WORLD, &world.comm), "MPI_Comm_dup");
+    COMM_WATCHED(MPI_Comm_dup(MPI_COMM_WORLD, &world.comm), "MPI_Comm_dup", NULL);
     int n;
     MPI_Get_library_version(world.version, &n);
     world.version[strcspn(world.version, "\n")] = 0;

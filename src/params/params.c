@@ -1,7 +1,6 @@
 // params.c: the table made of params.def, and a params file from text to a struct whose values are all legal.
 #include "params/params.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -191,24 +190,12 @@ void params_write_template(FILE *f) {
     keytable_write_template(params_table(), intro, f);
 }
 
-static void echo(const Params *p, bool with_sources, FILE *f) {
+char *params_text(const Params *p, bool with_sources) {
+    MemStream s;
+    FILE *f = mem_stream_open(&s);
     if (with_sources) fprintf(f, "# Every key as used; behind it, where its value came from.\n");
     keytable_echo(params_table(), p, p->from, with_sources, f);
-}
-
-void params_echo(const Params *p, FILE *f) { echo(p, true, f); }
-
-char *params_text(const Params *p, bool with_sources) {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *f = open_memstream(&text, &bytes);
-    if (!f) err_fatal("params_text: out of memory");
-    echo(p, with_sources, f);
-    const bool failed = ferror(f);
-    if (fclose(f) || failed || !text) err_fatal("params_text: out of memory");
-    char *copy = mem_strdup(text);
-    free(text); // lint: open_memstream's memory
-    return copy;
+    return mem_stream_text(&s);
 }
 
 char *params_hash(const Params *p) {

@@ -81,7 +81,7 @@ Err params_parse(const char *path, const char *text, size_t bytes, int n_overrid
 // of a job (the lengths of answers and a new model's positions, data sets of stages ...) is not: the model has its own.
 // As params_load.
 Err params_asking(int n_overrides, char **overrides, Params **out);
-// What params_echo wrote, the values as they stand there: nothing is filled in or checked beside each other. Keys that
+// What params_text gave, the values as they stand there: nothing is filled in or checked beside each other. Keys that
 // only another version has are passed over; text[bytes] has a NUL after it. Owner: caller, params_free.
 Err params_recall(const char *path, const char *text, size_t bytes, Params **out);
 
@@ -100,11 +100,10 @@ bool params_was_set(const Params *p, const char *key);
 // Calls say(line, user) for each key that the preset set: "ppo.lam = 1 (preset openrlhf; default 0.95)".
 void params_list_preset(const Params *p, void (*say)(const char *line, void *user), void *user);
 
-void params_print_keys(FILE *f);            // for --keys
-void params_write_template(FILE *f);        // inputs/params.in: every key with default, unit and meaning
-void params_echo(const Params *p, FILE *f); // every key as used and where it came from; params_load reads it
+void params_print_keys(FILE *f);     // for --keys
+void params_write_template(FILE *f); // inputs/params.in: every key with default, unit and meaning
 
-// The same as one string; without sources the keys and values only. Owner: caller, mem_free.
+// Every key as used and, with_sources, where it came from: what params_load reads. Owner: caller, mem_free.
 char *params_text(const Params *p, bool with_sources);
 
 // SHA-256 (64 hexadecimal digits) of the keys as used, without comments: equal for equal runs wherever the values came

@@ -1,6 +1,5 @@
 // chat_jinja.c: one of our templates in Jinja, as chat_template.jinja of a Hugging Face folder.
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -40,10 +39,8 @@ static void put_string(FILE *f, const char *s, bool adds_bos) {
 }
 
 char *chat_jinja(const ChatRoles *r, bool adds_bos) {
-    char *text = NULL, *out;
-    size_t bytes = 0;
-    FILE *f = open_memstream(&text, &bytes);
-    if (!f) err_fatal("out of memory for a chat template");
+    MemStream s;
+    FILE *f = mem_stream_open(&s);
     const char *answer = r->assistant_prefix ? r->assistant_prefix : "";
     size_t asked = strlen(answer);
     while (asked > 0 && answer[asked - 1] == ' ') asked--;
@@ -70,9 +67,6 @@ char *chat_jinja(const ChatRoles *r, bool adds_bos) {
     fputs("{% endif %}{% endfor %}{% if add_generation_prompt %}", f);
     put_string(f, asking, adds_bos);
     fputs("{% endif %}", f);
-    fclose(f);
-    out = mem_strndup(text, bytes);
-    free(text); // lint: open_memstream's memory
     mem_free(asking);
-    return out;
+    return mem_stream_text(&s);
 }

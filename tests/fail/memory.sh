@@ -14,7 +14,7 @@ for ((mb = 280; mb > 100; mb -= mb * step / 100)); do
         rm.max_steps=4 ppo.max_steps=2 job.deadline_minutes=0.1" >"$out.log" 2>&1
     code=$?
     if grep -q 'error while loading shared libraries' "$out.log"; then break
-    elif [ $code = 6 ] && grep -q -E '^dschat: .*rank 1 .*(out of|want of) memory' "$out.log"; then named=$((named + 1))
+    elif [ $code = 6 ] && grep -q -i -E '^dschat: .*rank 1 .*(out|want) of memory' "$out.log"; then named=$((named + 1))
     elif grep -q -i -E 'internal_Init_thread|memory allocation failed' "$out.log"; then : # MPI's own end, HDF5's own words
     elif [ $code != 0 ]; then
         echo "FAIL memory_$mb: exit code $code: $(grep -v '^ *$' "$out.log" | tail -n 1)"

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "comm/launcher.h"
+#include "base/launcher.h"
 
 static void clear(void) {
     static const char *const names[] = {"PMI_SIZE",
@@ -68,7 +68,26 @@ static void test_accepted(void **state) {
     check("PMI_SIZE=two PMI_RANK=0", 1, NULL);
 }
 
+// The rank of this process, and of another one by its environment.
+static void test_rank(void **state) {
+    (void)state;
+    static const char hydra[] = "XPMI_RANK=7\0PMI_RANK=2\0PMI_SIZE=4\0SLURM_PROCID=1\0", batch[] = "SLURM_PROCID=0\0",
+                      srun[] = "SLURM_STEP_NUM_TASKS=8\0SLURM_PROCID=5\0", pmix[] = "PMIX_RANK=3\0";
+    assert_int_equal(launcher_rank_in(hydra, sizeof hydra - 1), 2);
+    assert_int_equal(launcher_rank_in(batch, sizeof batch - 1), -1);
+    assert_int_equal(launcher_rank_in(srun, sizeof srun - 1), 5);
+    assert_int_equal(launcher_rank_in(pmix, sizeof pmix - 1), 3);
+    assert_int_equal(launcher_rank_in("", 0), -1);
+    clear();
+    assert_int_equal(launcher_rank(), -1);
+    setenv("MV2_COMM_WORLD_SIZE", "4", 1);
+    setenv("MV2_COMM_WORLD_RANK", "3", 1);
+    assert_int_equal(launcher_rank(), 3);
+    clear();
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_accepted)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_accepted),
+                                       cmocka_unit_test(test_rank)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

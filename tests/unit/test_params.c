@@ -330,7 +330,7 @@ static void test_paths(void **state) {
 
 static void check_round_trip(const char *text) {
     Params *p = parse(text), *q = NULL;
-    char *echo = printed(params_echo, p), *a = params_hash(p), *b;
+    char *echo = params_text(p, true), *a = params_hash(p), *b;
     if (params_parse("other.in", echo, strlen(echo), 0, NULL, &q)) fail_msg("echo refused: %s\n%s", err_text(), echo);
     b = params_hash(q);
     assert_string_equal(a, b);
@@ -343,7 +343,7 @@ static void check_round_trip(const char *text) {
     }
     mem_free(a);
     mem_free(b);
-    free(echo);
+    mem_free(echo);
     params_free(&p);
     params_free(&q);
 }
@@ -361,11 +361,11 @@ static void test_echo(void **state) {
     check_round_trip(list);
     mem_free(list);
     Params *p = parse("[ppo]\npreset = trl\n[sft]\nlr = 1\n");
-    char *echo = printed(params_echo, p);
+    char *echo = params_text(p, true);
     assert_non_null(strstr(echo, "\nlr = 1                                   ; line 4\n"));
     assert_non_null(strstr(echo, "\nkl_coef = 0.05                           ; preset\n"));
     assert_non_null(strstr(echo, "\ngamma = 1                                ; default\n"));
-    free(echo);
+    mem_free(echo);
     params_free(&p);
 }
 

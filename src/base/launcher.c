@@ -1,8 +1,12 @@
 // launcher.c: see launcher.h. Launchers may be nested (mpirun in a Slurm job starts one helper a node as a Slurm step,
 // which starts the ranks): the first row of the table that the environment has is the innermost.
-#include "comm/launcher.h"
+#include "base/launcher.h"
 
+#include <poll.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { PASS_ON_MS = 300 };
 
 static const struct {
     const char *size, *rank; // names of variables
@@ -17,12 +21,38 @@ static const struct {
     {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"},
 };
 
-static long number(const char *name) {
-    const char *text = getenv(name);
+// An environment as /proc shows it; no block: that of this process.
+typedef struct {
+    const char *block;
+    size_t n;
+} Environment;
+
+static const char *get(Environment e, const char *name) {
+    const size_t m = strlen(name);
+    if (!e.block) return getenv(name);
+    for (const char *s = e.block; s < e.block + e.n; s += strlen(s) + 1)
+        if (!strncmp(s, name, m) && s[m] == '=') return s + m + 1;
+    return NULL;
+}
+
+static long number_in(Environment e, const char *name) {
+    const char *text = get(e, name);
     char *end = NULL;
     const long n = text && *text ? strtol(text, &end, 10) : -1;
     return end && !*end ? n : -1;
 }
+
+static long number(const char *name) { return number_in((Environment){0}, name); }
+
+static int rank_in(Environment e) {
+    for (int i = 0; i < DS_COUNT(launchers); i++)
+        if (number_in(e, launchers[i].size) >= 1) return (int)number_in(e, launchers[i].rank);
+    return (int)number_in(e, "PMIX_RANK");
+}
+
+int launcher_rank(void) { return rank_in((Environment){0}); }
+
+int launcher_rank_in(const char *block, size_t n) { return rank_in((Environment){block, n}); }
 
 Err launcher_check(int ranks) {
     for (int i = 0; i < DS_COUNT(launchers); i++) {
@@ -45,8 +75,4 @@ Err launcher_check(int ranks) {
         number("PMIX_RANK"), ranks);
 }
 
-int launcher_rank(void) {
-    for (int i = 0; i < DS_COUNT(launchers); i++)
-        if (number(launchers[i].size) >= 1) return (int)number(launchers[i].rank);
-    return (int)number("PMIX_RANK");
-}
+void launcher_pass_on(void) { poll(NULL, 0, PASS_ON_MS); } // nothing tells when it is through

@@ -14,4 +14,12 @@ Err launcher_check(int ranks);
 // started. Not collective.
 int launcher_rank(void);
 
+// The same of another process, by its environment as /proc/<pid>/environ shows it: block[n], entries that end in NUL,
+// and one behind the last. Not collective.
+int launcher_rank_in(const char *block, size_t n);
+
+// Before the job is ended: waits until what this process wrote to stderr is past the launcher, which loses what it
+// still holds when it ends a job (Hydra: about one message in 300 on a loaded machine). Not collective.
+void launcher_pass_on(void);
+
 #endif
