@@ -60,6 +60,14 @@ Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const ch
     return err;
 }
 
+Err new_model_check_answer(const Arch *a, const Params *p, const char *what) {
+    const int64_t longest = p->generate.max_prompt + p->generate.max_answer;
+    if (a->max_positions >= longest) return DS_OK;
+    return err_set(DS_ERR_PARAMS,
+                   "[generate] max_prompt + max_answer = %lld tokens, but %s has %lld positions; give smaller ones",
+                   (long long)longest, what, (long long)a->max_positions);
+}
+
 int64_t new_model_trained(const Arch *a, const ModelParams *keys) {
     const AdapterCfg cfg = adapters(keys);
     WeightList all, frozen = {0}, trained = {0};

@@ -13,6 +13,10 @@ Err new_model_arch(const Params *p, const ModelParams *keys, int64_t vocab, Arch
 // name) begins the message. Not collective. DS_ERR_PARAMS.
 Err new_model_check(const Arch *a, int tensor, const ModelParams *keys, const char *what);
 
+// Whether a model of this shape has a position for each token of [generate]'s longest prompt and answer; `what`: "the
+// actor (x.h5)". Not collective. DS_ERR_PARAMS.
+Err new_model_check_answer(const Arch *a, const Params *p, const char *what);
+
 // Weights of it that are trained with `keys`: all, or those that adapters leave. Not collective.
 int64_t new_model_trained(const Arch *a, const ModelParams *keys);
 

@@ -41,25 +41,21 @@ done:
 // Every model has a position for each token of what it reads.
 static Err check_lengths(const Params *p, const PlanModels *m, Dataset *const d[SETS]) {
     static const PlanRole readers[SETS] = {ROLE_ACTOR, ROLE_REWARD, ROLE_ACTOR};
+    const bool ppo = p->job.stages >> STAGE_PPO & 1;
     const bool reads[SETS] = {p->job.stages >> STAGE_SFT & 1, p->job.stages >> STAGE_RM & 1,
-                              (p->job.stages >> STAGE_PPO & 1) && p->ppo.ptx_coef > 0};
-    const int64_t answer = p->generate.max_prompt + p->generate.max_answer;
+                              ppo && p->ppo.ptx_coef > 0};
     Err err = DS_OK;
-    char *words = NULL;
+    char *words[ROLES];
+    for (int r = 0; r < ROLES; r++) words[r] = mem_printf("the %s (%s)", m->model[r].name, m->model[r].source);
     for (int i = 0; i < SETS; i++) {
-        const PlanModel *x = &m->model[readers[i]];
-        if (!reads[i] || !d[i]) continue;
-        mem_free(words);
-        words = mem_printf("the %s (%s)", x->name, x->source);
-        DS_TRY(dataset_check_positions(d[i], kinds[i], x->arch.max_positions, words));
+        const PlanRole r = readers[i];
+        if (reads[i] && d[i]) DS_TRY(dataset_check_positions(d[i], kinds[i], m->model[r].arch.max_positions, words[r]));
     }
-    for (int r = 0; r < ROLES && p->job.stages >> STAGE_PPO & 1; r++)
-        DS_CHECK((r == ROLE_REWARD && p->ppo.reward_source != REWARD_MODEL) || m->model[r].arch.max_positions >= answer,
-                 DS_ERR_PARAMS,
-                 "[generate] max_prompt + max_answer = %lld tokens, but the %s has %lld positions; give smaller ones",
-                 (long long)answer, m->model[r].name, (long long)m->model[r].arch.max_positions);
+    for (int r = 0; r < ROLES && ppo; r++)
+        if (r != ROLE_REWARD || p->ppo.reward_source == REWARD_MODEL)
+            DS_TRY(new_model_check_answer(&m->model[r].arch, p, words[r]));
 done:
-    mem_free(words);
+    for (int r = 0; r < ROLES; r++) mem_free(words[r]);
     return err;
 }
 

@@ -230,14 +230,6 @@ done:
     return err;
 }
 
-static Err check_answer(const Params *p, const Arch *a, const char *words) {
-    const int64_t longest = p->generate.max_prompt + p->generate.max_answer;
-    if (a->max_positions >= longest) return DS_OK;
-    return err_set(DS_ERR_PARAMS,
-                   "[generate] max_prompt + max_answer = %lld tokens, but %s has %lld positions; give smaller ones",
-                   (long long)longest, words, (long long)a->max_positions);
-}
-
 // d: what it reads (NULL: not known) of this kind, besides answers in ppo. Returns whether *a is its shape.
 static bool look_model(Look *l, StageKind stage, JobModel model, const Dataset *d, DataKind kind, Arch *a) {
     const ArchHead head = model == MODEL_ACTOR || model == MODEL_REFERENCE ? ARCH_HEAD_LM : ARCH_HEAD_SCALAR;
@@ -259,7 +251,7 @@ static bool look_model(Look *l, StageKind stage, JobModel model, const Dataset *
         mem_free(shape);
         note(l, check_arch(l, stage, model, path, head, a));
         if (d) note(l, dataset_check_positions(d, kind, a->max_positions, words));
-        if (stage == STAGE_PPO) note(l, check_answer(l->p, a, words));
+        if (stage == STAGE_PPO) note(l, new_model_check_answer(a, l->p, words));
     }
     mem_free(words);
     mem_free(path);
