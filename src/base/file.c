@@ -231,7 +231,7 @@ Err file_remove_tree(const char *path) {
     return DS_OK;
 }
 
-bool file_exists(const char *path) { return access(path, F_OK) == 0; }
+bool file_exists(const char *path) { return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR); }
 
 bool file_is_dir(const char *path) {
     struct stat st;

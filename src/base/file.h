@@ -39,6 +39,8 @@ Err file_sync(const char *path);                           // fsync of a file or
 Err file_rename_durable(const char *from, const char *to); // rename, then fsync of the folder of `to`
 Err file_make_dirs(const char *path);                      // like mkdir -p, but never writable by all
 Err file_remove_tree(const char *path);                    // like rm -rf; follows no links; a missing path is fine
+// False only where that is certain: what cannot be looked at (a failing file system, no permission) counts as there, so
+// that who opens it says why, and nothing is done as if it were missing.
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
 

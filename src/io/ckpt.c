@@ -111,13 +111,14 @@ static int newest_first(const void *a, const void *b) {
     return order ? order : (step_b > step_a) - (step_b < step_a);
 }
 
-// A folder, not a link to one, that belongs to this user.
-static bool is_own_folder(const char *path) {
+// Whether it is a folder, not a link to one, that belongs to this user. DS_ERR_IO: that cannot be told.
+static Err is_own_folder(const char *path, bool *is) {
     struct stat st;
-    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return false;
-    if (st.st_uid == geteuid()) return true;
-    log_warn("%s: belongs to another user and is left alone", path);
-    return false;
+    const bool there = lstat(path, &st) == 0;
+    *is = there && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+    if (!there && errno != ENOENT) return err_set(DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    if (there && S_ISDIR(st.st_mode) && !*is) log_warn("%s: belongs to another user and is left alone", path);
+    return DS_OK;
 }
 
 static void add_path(H5Names *paths, char *path) {
@@ -125,20 +126,25 @@ static void add_path(H5Names *paths, char *path) {
     paths->name[paths->n++] = path;
 }
 
-// Entries of `dir` for which `wanted` holds. A missing dir is empty.
+// Entries of `dir` for which `wanted` holds. A missing dir is empty. On an error *paths is empty.
 static Err scan(const char *dir, bool (*wanted)(const char *name), H5Names *paths) {
     Err err = DS_OK;
     *paths = (H5Names){0};
     DIR *d = opendir(dir);
     if (!d) return errno == ENOENT ? DS_OK : err_set(DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
     for (struct dirent *e; errno = 0, (e = readdir(d));) {
+        bool own = false;
         if (!wanted(e->d_name)) continue;
         char *path = mem_printf("%s/%s", dir, e->d_name);
-        if (is_own_folder(path)) add_path(paths, path);
+        err = is_own_folder(path, &own);
+        if (own) add_path(paths, path);
         else mem_free(path);
+        DS_TRY(err);
     }
-    if (errno) err = err_set(DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
+    DS_CHECK(!errno, DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
+done:
     closedir(d);
+    if (err) h5_names_free(paths);
     return err;
 }
 

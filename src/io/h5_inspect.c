@@ -45,12 +45,17 @@ static void set_limits(int64_t bytes) {
 #endif
 }
 
+// The parent's file is the input: what has that name now must be the same one.
 static Err inspect_here(const char *path) {
     Err err = DS_OK;
     H5File *f = NULL;
-    struct stat st;
-    set_limits(stat(path, &st) == 0 ? (int64_t)st.st_size : 0);
+    struct stat theirs, ours;
+    DS_CHECK(fstat(STDIN_FILENO, &theirs) == 0, DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    set_limits((int64_t)theirs.st_size);
     DS_TRY(h5_lib_open(path, &f));
+    DS_CHECK(fstat(h5_drive_fd(f->drive), &ours) == 0, DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    DS_CHECK(ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino, DS_ERR_IO,
+             "%s: was replaced while it was opened", path);
     DS_TRY(h5_lib_start(f));
     err = h5_lib_judge(f, h5_check_file(f->id, path, h5_drive_bytes(f->drive)));
 done:
@@ -68,29 +73,31 @@ __attribute__((constructor)) static void be_the_child(int argc, char **argv) {
 
 // ---- the parent ----
 
-// Starts it with `out` as its output. Returns 0, or an errno.
-static int start_child(const char *path, int out, pid_t *pid) {
+// Starts it with the open file as its input and `out` as its output. Returns 0, or an errno.
+static int start_child(const char *path, int file, int out, pid_t *pid) {
     char *argv[] = {(char[]){CHILD}, (char *)(uintptr_t)path, NULL};
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&files, file, STDIN_FILENO);
     posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     int failed = posix_spawn(pid, "/proc/self/exe", &files, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&files);
     return failed;
 }
 
-// Everything that the child says, and how it ended.
-static void hear_child(int in, pid_t pid, char *words, size_t room, int *status) {
+// Everything that the child says, and how it ended. False: that cannot be known.
+static bool hear_child(int in, pid_t pid, char *words, size_t room, int *status) {
+    pid_t ended;
     size_t n = 0;
     for (ssize_t got; n < room - 1 && (got = read(in, words + n, room - 1 - n)) != 0;) {
         if (got > 0) n += (size_t)got;
         else if (errno != EINTR) break;
     }
     words[n] = 0;
-    while (waitpid(pid, status, 0) < 0 && errno == EINTR) {
+    while ((ended = waitpid(pid, status, 0)) < 0 && errno == EINTR) {
     }
+    return ended == pid;
 }
 
 static Err judge_child(const char *path, int status, const char *words) {
@@ -105,16 +112,23 @@ static Err judge_child(const char *path, int status, const char *words) {
                    WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "out of memory?");
 }
 
-static Err run_child(const char *path) {
+static Err run_child(const char *path, int file) {
     int ends[2], status = 0;
+    bool known = false;
     pid_t pid;
     char words[2048];
     if (pipe2(ends, O_CLOEXEC) != 0) return err_set(DS_ERR_BUG, "%s: no pipe: %s", path, strerror(errno));
-    int failed = start_child(path, ends[1], &pid);
+    // A launcher may have had the signal ignored: then the system keeps no ended child's status.
+    const struct sigaction plain = {.sa_handler = SIG_DFL};
+    struct sigaction was;
+    sigaction(SIGCHLD, &plain, &was);
+    int failed = start_child(path, file, ends[1], &pid);
     close(ends[1]);
-    if (!failed) hear_child(ends[0], pid, words, sizeof words, &status);
+    if (!failed) known = hear_child(ends[0], pid, words, sizeof words, &status);
     close(ends[0]);
+    sigaction(SIGCHLD, &was, NULL);
     if (failed) return err_set(DS_ERR_BUG, "%s: cannot start a process that inspects it: %s", path, strerror(failed));
+    if (!known) return err_set(DS_ERR_BUG, "%s: how the process that inspected it ended is not known", path);
     return judge_child(path, status, words);
 }
 
@@ -124,7 +138,7 @@ typedef struct {
     dev_t device;
     ino_t number;
     off_t bytes;
-    struct timespec changed;
+    struct timespec changed; // its time of change, which nobody can set
 } Identity;
 
 // Whether that file was remembered; it is afterwards.
@@ -133,11 +147,11 @@ static bool remember(const struct stat *st, bool add) {
     static int64_t n;
     for (int64_t i = 0; i < n; i++)
         if (known[i].device == st->st_dev && known[i].number == st->st_ino && known[i].bytes == st->st_size &&
-            known[i].changed.tv_sec == st->st_mtim.tv_sec && known[i].changed.tv_nsec == st->st_mtim.tv_nsec)
+            known[i].changed.tv_sec == st->st_ctim.tv_sec && known[i].changed.tv_nsec == st->st_ctim.tv_nsec)
             return true;
     if (!add) return false;
     known = mem_grow(known, n, n + 1, sizeof *known);
-    known[n++] = (Identity){st->st_dev, st->st_ino, st->st_size, st->st_mtim};
+    known[n++] = (Identity){st->st_dev, st->st_ino, st->st_size, st->st_ctim};
     return false;
 }
 
@@ -147,7 +161,7 @@ Err h5_inspect(const H5File *file) {
     DS_CHECK(fstat(h5_drive_fd(file->drive), &st) == 0, DS_ERR_IO, "%s: cannot stat: %s", file->path, strerror(errno));
     if (remember(&st, false)) return DS_OK;
     watchdog_enter(WATCH_FILE, "inspecting a file", file->path);
-    err = run_child(file->path);
+    err = run_child(file->path, h5_drive_fd(file->drive));
     watchdog_leave();
     DS_TRY(err);
     remember(&st, true);

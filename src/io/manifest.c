@@ -160,7 +160,9 @@ static Err open_listed(const char *folder, const char *name, int *fd, int64_t *b
     char *path = mem_printf("%s/%s", folder, name),
          *inside = slash ? mem_printf("%s/%.*s", folder, (int)(slash - name), name) : mem_strdup(folder);
     *fd = -1;
-    DS_CHECK(lstat(inside, &st) == 0 && S_ISDIR(st.st_mode), DS_ERR_DATA, "%s: is missing, or not a folder", inside);
+    const int error = lstat(inside, &st) == 0 ? 0 : errno;
+    DS_CHECK(!error || error == ENOENT, DS_ERR_IO, "%s: cannot stat: %s", inside, strerror(error));
+    DS_CHECK(!error && S_ISDIR(st.st_mode), DS_ERR_DATA, "%s: is missing, or not a folder", inside);
     DS_CHECK(lstat(path, &st) == 0 ? S_ISREG(st.st_mode) : errno != ENOENT, DS_ERR_DATA,
              "%s: is missing, or not a regular file", path);
     DS_TRY(file_open_inside(inside, slash ? slash + 1 : name, fd, bytes));

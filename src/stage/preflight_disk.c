@@ -23,7 +23,7 @@ void disk_need_checkpoint(DiskNeed *d, StageKind stage, const Arch *a, const Mod
 // The folder, or the nearest one above it that is there. Owner: caller, mem_free.
 static char *nearest_folder(const char *path) {
     char *at = mem_strdup(path);
-    while (!file_exists(at)) {
+    while (access(at, F_OK) != 0) {
         char *slash = strrchr(at, '/');
         if (!slash || slash == at) {
             mem_free(at);

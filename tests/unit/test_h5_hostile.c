@@ -1,7 +1,11 @@
 // HDF5 files as a stranger could have made them: each is refused with words, in a second of the CPU and bounded memory,
 // and no handle of the library stays open.
+#include <dlfcn.h>
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -30,6 +34,18 @@ const char *__lsan_default_suppressions(void) { return "leak:libhdf5_serial\n"; 
 
 #define DIR_ "build/tmp/test_h5_hostile"
 #define F(name) DIR_ "/" name
+
+// What happens to a file between its opening and its inspection.
+static void (*meanwhile)(void);
+
+int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *files, const posix_spawnattr_t *attr,
+                char *const argv[], char *const env[]) {
+    static int (*real)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+                       char *const[], char *const[]);
+    *(void **)&real = dlsym(RTLD_NEXT, "posix_spawn");
+    if (meanwhile) meanwhile();
+    return real(pid, path, files, attr, argv, env);
+}
 
 static H5File *open_ok(const char *path) {
     H5File *f = NULL;
@@ -461,6 +477,46 @@ static void test_bounds(void **state) {
 }
 
 // After all of the above no handle of the library is left open, whatever was refused.
+static void make_linked(const char *path, bool linked) {
+    Raw r = raw_begin(path, 3);
+    if (linked) H5Lcreate_soft("/x", r.file, "/soft", H5P_DEFAULT, H5P_DEFAULT);
+    raw_end(r, (float[3]){1, 2, 3});
+}
+
+static void swap(void) { rename(F("benign.h5"), F("swapped.h5")); }
+
+// An inspection counts only for the file that was opened and only if its end was seen.
+static void test_inspection_counts(void **state) {
+    (void)state;
+    H5File *f = NULL;
+    make_linked(F("linked.h5"), true);
+    signal(SIGCHLD, SIG_IGN);
+    expect_refused(F("linked.h5"), "soft");
+    make_linked(F("benign.h5"), false);
+    f = open_ok(F("benign.h5"));
+    h5_close(&f);
+    assert_true(signal(SIGCHLD, SIG_DFL) == SIG_IGN);
+    // Another file has got the name.
+    make_linked(F("swapped.h5"), true);
+    meanwhile = swap;
+    expect(h5_open_checked(F("swapped.h5"), &f), DS_ERR_IO, "was replaced while it was opened");
+    meanwhile = NULL;
+    f = open_ok(F("swapped.h5"));
+    h5_close(&f);
+    // One that was inspected is written anew, with its size, and its time is put back.
+    struct stat st;
+    const struct timespec same[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    make_linked(F("linked.h5"), true);
+    stat(F("linked.h5"), &st);
+    assert_int_equal(truncate(F("swapped.h5"), st.st_size), 0);
+    utimensat(AT_FDCWD, F("swapped.h5"), same, 0);
+    f = open_ok(F("swapped.h5"));
+    h5_close(&f);
+    assert_int_equal(system("cat " F("linked.h5") " >" F("swapped.h5")), 0); // lint: the harm
+    utimensat(AT_FDCWD, F("swapped.h5"), same, 0);
+    expect(h5_open_checked(F("swapped.h5"), &f), DS_ERR_DATA, "soft");
+}
+
 static void test_no_handles_left(void **state) {
     (void)state;
     const H5I_type_t kinds[] = {H5I_FILE, H5I_GROUP, H5I_DATASPACE, H5I_DATASET, H5I_ATTR};
@@ -485,7 +541,8 @@ int main(void) {
         cmocka_unit_test(test_deflate_bomb),     cmocka_unit_test(test_shape_bombs),
         cmocka_unit_test(test_alien_types),      cmocka_unit_test(test_variable_string),
         cmocka_unit_test(test_global_heap),      cmocka_unit_test(test_large_attributes),
-        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_no_handles_left),
+        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_inspection_counts),
+        cmocka_unit_test(test_no_handles_left),
     };
     return cmocka_run_group_tests_name("h5_hostile", tests, fresh, NULL);
 }
