@@ -28,7 +28,6 @@ enum {
     FATAL_SECONDS = 15,
     SILENT_SECONDS = 2,
     ROUNDS = 20,
-    FAR_FACTOR = 3,
     STACK_BYTES = 256 << 10
 };
 
@@ -146,6 +145,8 @@ char *watchdog_where(char *out, size_t size) {
 
 static WatchSlot *own(void) { return dog.board ? &dog.board->slot[dog.rank] : &dog.alone; }
 
+static double deadline(const Section *s) { return watch_rule_allowed(&dog.rule, s->kind, watch_asleep(own())); }
+
 static void publish(const Section *s) {
     WatchSlot *o = own();
     snprintf(o->doing, sizeof o->doing, "%.*s", shown(s), s->doing);
@@ -157,7 +158,7 @@ static void publish(const Section *s) {
     o->waits = s->kind == WATCH_WAIT;
     o->group = s->group ? s->group->id : 0;
     o->call = s->call;
-    o->overdue = s->kind != WATCH_WAIT && watch_rule_quiet(&dog.rule) > watch_rule_deadline(&dog.rule);
+    o->overdue = s->kind != WATCH_WAIT && watch_rule_quiet(&dog.rule) > deadline(s);
     o->beat++;
 }
 
@@ -330,7 +331,7 @@ static _Noreturn void end_stuck(const Section *s) {
     begin_text(&t);
     add_own(&t);
     watch_add(&t, " without progress%s (deadline %.0f s)", watch_asleep(own()) ? ", asleep in the system" : "",
-              watch_rule_deadline(&dog.rule));
+              deadline(s));
     if (s->kind == WATCH_WAIT && !dog.board) add_kin(&t);
     end_job(&t);
 }
@@ -374,11 +375,6 @@ static bool all_known(const Section *s) {
     return true;
 }
 
-// How long all may wait: of ranks that nothing is known of, anything may be true.
-static double waiting_deadline(const Section *s) {
-    return all_known(s) ? watch_rule_deadline(&dog.rule) : dog.rule.limit;
-}
-
 static _Noreturn void end_waiting(const Section *s) {
     WatchText t, names = {0};
     int n = add_those(&names, s, false);
@@ -386,7 +382,7 @@ static _Noreturn void end_waiting(const Section *s) {
     add_own(&t);
     watch_add(&t, "%s (exchange %llu of %d ranks, deadline %.0f s)",
               watch_asleep(own()) ? ", asleep in the system" : "", (unsigned long long)s->call, s->group->n,
-              waiting_deadline(s));
+              deadline(s));
     if (n) watch_add(&t, "; not there:%s", names.text);
     else if (add_those(&names, s, true)) watch_add(&t, "; all are there, but do not go on:%s", names.text);
     else watch_add(&t, "; all are there: the network or the MPI library stands still");
@@ -435,8 +431,7 @@ static void look_far(int r, double since) {
     const uint64_t beat = s->beat;
     m->age = beat != m->beat || s->state != WATCH_RUNS || since > 3 * round_seconds() ? 0 : m->age + since;
     m->beat = beat;
-    const double most = FAR_FACTOR * watch_rule_floor(&dog.rule); // file systems stand still for a while, too
-    if (m->age > (most < dog.rule.limit ? most : dog.rule.limit)) end_lost(r, false);
+    if (m->age > watch_rule_files_floor(&dog.rule)) end_lost(r, false);
 }
 
 static void look_around(void) {
@@ -465,11 +460,11 @@ static bool excused(void) {
 static void judge(const Section *s) {
     WatchRule *rule = &dog.rule;
     if (s->kind != WATCH_WAIT || !s->group || !dog.board) {
-        if (watch_rule_quiet(rule) > (s->kind == WATCH_WAIT ? rule->limit : watch_rule_deadline(rule))) end_stuck(s);
+        if (watch_rule_quiet(rule) > deadline(s)) end_stuck(s);
         return;
     }
     if (excused()) watch_rule_excuse(rule);
-    if (watch_rule_unexcused(rule) > waiting_deadline(s)) end_waiting(s);
+    if (watch_rule_unexcused(rule) > deadline(s)) end_waiting(s);
 }
 
 // Whether the main thread has read or written since the last look.

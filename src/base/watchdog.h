@@ -13,8 +13,7 @@
 #define DS_WATCHDOG_H
 
 #include "base/watch_board.h"
-
-typedef enum { WATCH_WORK, WATCH_FILE, WATCH_WAIT } WatchKind; // computes | reads or writes | waits for other ranks
+#include "base/watch_rule.h"
 
 // Ranks that wait for each other. Must outlive every wait that names it.
 typedef struct {

@@ -47,6 +47,15 @@ static void deadlines(void **state) {
     assert_true(learnt > 20 * 7 && learnt < 20 * 12); // the longest counts
     now = go_on(&r, now, "a", 200, 40, &moves);
     assert_true(watch_rule_deadline(&r) == 600); // never above the cap
+    watch_rule_start(&r, 600, now);
+    go_on(&r, now, "a", 60, 1, &moves);
+    // What was learnt is for what sleeps: a larger product, a slower network and a server that starts anew are no hang.
+    assert_true(watch_rule_allowed(&r, WATCH_WORK, true) == 60);
+    assert_true(watch_rule_allowed(&r, WATCH_WORK, false) == 600);
+    assert_true(watch_rule_allowed(&r, WATCH_WAIT, true) == 600);
+    assert_true(watch_rule_allowed(&r, WATCH_FILE, true) == 180);
+    watch_rule_limit(&r, 90);
+    assert_true(watch_rule_allowed(&r, WATCH_FILE, true) == 90);
     watch_rule_limit(&r, 3);
     assert_true(watch_rule_deadline(&r) == 3 && watch_rule_floor(&r) == 3);
 }
