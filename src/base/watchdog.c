@@ -27,6 +27,7 @@ enum {
     START_LIMIT = 600,
     FATAL_SECONDS = 15,
     SILENT_SECONDS = 2,
+    LAST_SECONDS = 5,
     ROUNDS = 20,
     STACK_BYTES = 256 << 10
 };
@@ -289,17 +290,28 @@ static const struct {
 #endif
 };
 
+// One thread speaks: those that crash together with it wait for its end; a crash on the way is the end.
+static void be_the_speaker(void) {
+    static _Atomic pid_t speaker;
+    pid_t other = 0;
+    const pid_t own_id = (pid_t)syscall(SYS_gettid);
+    if (atomic_compare_exchange_strong(&speaker, &other, own_id)) return;
+    if (other == own_id) _exit(DS_ERR_BUG); // lint: a signal's handler
+    for (;;) pause();
+}
+
 // The process is lost: that the handler runs on a computing thread's stack does no more harm.
 static void last_words(int sig) {
     WatchText t;
     char where[256];
+    be_the_speaker();
+    watchdog_ending(LAST_SECONDS);
     begin_text(&t);
     watch_add_rank(&t, dog.rank, own());
     for (int i = 0; i < DS_COUNT(fatal_signals); i++)
         if (fatal_signals[i].sig == sig)
             watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", fatal_signals[i].name,
                       watchdog_where(where, sizeof where), fatal_signals[i].words, DS_ERR_BUG);
-    own()->state = WATCH_FATAL;
     watch_write(&t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
     _exit(DS_ERR_BUG); // lint: a signal's handler
@@ -307,7 +319,7 @@ static void last_words(int sig) {
 
 static void catch_last_words(void) {
     static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
-    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK};
     sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
     for (int i = 0; i < DS_COUNT(fatal_signals); i++) sigaction(fatal_signals[i].sig, &how, NULL);
 }
