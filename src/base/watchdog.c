@@ -28,7 +28,9 @@ enum {
     FATAL_SECONDS = 15,
     SILENT_SECONDS = 2,
     LAST_SECONDS = 5,
+    MOST_KIN = 512,
     ROUNDS = 20,
+    LATE_ROUNDS = 3,
     STACK_BYTES = 256 << 10
 };
 
@@ -208,8 +210,8 @@ static bool on_board(int pid) {
 
 // Ranks that are stopped go on, to find that the job ends; those that cannot learn it from the board are told to end.
 static void wake_others(void) {
-    WatchKin kin[64];
-    const int n = watch_kin(kin, DS_COUNT(kin));
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
     for (int i = 0; dog.board && i < dog.n_local; i++) { // whatever their parent is
         const WatchSlot *s = &dog.board->slot[dog.local[i]];
         if (dog.local[i] != dog.rank && s->state == WATCH_RUNS && seconds_of(dog.local[i]) > 1) watch_wake(s->pid);
@@ -253,15 +255,39 @@ _Noreturn void watchdog_quit(void) {
     _exit(DS_ERR_BUG); // lint: another rank has said why
 }
 
+// Whether a lower rank of another node lives, as far as is known.
+static bool lower_lives(void) {
+    for (int r = 0; r < dog.local[0]; r++)
+        if (dog.board->slot[r].state == WATCH_RUNS && dog.seen[r].age < LATE_ROUNDS * round_seconds()) return true;
+    return false;
+}
+
+// Without a board, whether a lower rank of this node runs.
+static bool lower_kin_runs(void) {
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
+    for (int i = 0; i < n; i++)
+        if (kin[i].rank < dog.rank && !kin[i].stopped) return true;
+    return false;
+}
+
+// All find the same at about the same time, and one is to speak: the lowest that lives. The others wait so long that
+// they hear of it, or are ended.
+static void wait_for_the_speaker(void) {
+    double seconds = 0;
+    if (dog.board) seconds = dog.n_local < dog.board->size && lower_lives() ? 2 * round_seconds() : 0;
+    else if (lower_kin_runs()) seconds = LAUNCHER_SECONDS + 1;
+    else if (dog.rank > 0) seconds = 1 + 0.01 * (dog.rank % 100); // of the first node
+    sleep_until(clock_now() + seconds);
+}
+
 // The job ends; the first of the node to come here with words speaks.
 static _Noreturn void end_job(WatchText *t) {
     int nobody = 0;
     WatchBoard *b = dog.board;
     const bool far = b && dog.n_local < b->size;
-    if (far && t && dog.local[0] > 0) sleep_until(clock_now() + 2 * round_seconds()); // the first node speaks
+    if (t) wait_for_the_speaker();
     if (b && (!t || !atomic_compare_exchange_strong(&b->fired, &nobody, 1 + dog.rank))) leave_together(false);
-    // Without a board all speak; who comes later is mostly ended by the launcher before.
-    if (!b && dog.rank > 0) sleep_until(clock_now() + 0.3 + 0.01 * (dog.rank % 64));
     watch_add(t, "\ndschat: the job ends with exit code %d\n", DS_ERR_BUG);
     watch_write(t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
@@ -332,8 +358,8 @@ static void add_own(WatchText *t) {
 }
 
 static void add_kin(WatchText *t) {
-    WatchKin kin[64];
-    const int n = watch_kin(kin, DS_COUNT(kin));
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
     for (int i = 0; i < n; i++)
         if (kin[i].stopped) watch_add(t, "\n  rank %d (pid %d) is stopped", kin[i].rank, kin[i].pid);
 }
@@ -436,12 +462,13 @@ static void look_at(int r) {
     if (seconds_of(r) > watch_rule_floor(&dog.rule)) end_lost(r, false);
 }
 
-// Has the courier brought news of rank r, of another node? Rounds that did not take place count for nothing.
+// Has the courier brought news of rank r, of another node? A late round counts as a few: it may be late on both sides.
 static void look_far(int r, double since) {
     const WatchSlot *s = &dog.board->slot[r];
     WatchMemory *m = &dog.seen[r];
     const uint64_t beat = s->beat;
-    m->age = beat != m->beat || s->state != WATCH_RUNS || since > 3 * round_seconds() ? 0 : m->age + since;
+    const double most = LATE_ROUNDS * round_seconds();
+    m->age = beat != m->beat || s->state != WATCH_RUNS ? 0 : m->age + (since < most ? since : most);
     m->beat = beat;
     if (m->age > watch_rule_files_floor(&dog.rule)) end_lost(r, false);
 }
@@ -459,11 +486,13 @@ static void look_around(void) {
     dog.round_at = dog.rule.awake;
 }
 
-// Has the wait a reason, a rank that works, or that may be stopped, which takes longer to tell?
+// Has the wait a reason, a rank that works, or that may be stopped, which takes longer to tell? What was heard of other
+// nodes is none any more when the courier has not come through for long.
 static bool excused(void) {
+    const bool hears = dog.rule.awake - dog.round_at < watch_rule_files_floor(&dog.rule);
     for (int r = 0; r < dog.board->size; r++) {
         const WatchSlot *s = &dog.board->slot[r];
-        if (r == dog.rank || s->state != WATCH_RUNS) continue;
+        if (r == dog.rank || s->state != WATCH_RUNS || !(dog.seen[r].local || hears)) continue;
         if ((!s->waits && !s->overdue) || seconds_of(r) > SILENT_SECONDS) return true;
     }
     return false;

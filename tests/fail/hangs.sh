@@ -12,6 +12,7 @@ hang collective MPI_Iallgather 1 3 'rank 1 .*"all-gather"' HANG_AT=9 &
 hang file_open MPI_File_open 0 2 'rank 0 .*"ncmpi_create" .*history.nc' HANG_PATH=history.nc &
 hang data pread 1 2 'rank 1 .*"(opening a data set|reading a tokenizer|reading samples)" .*all.h5' HANG_PATH=all.h5 HANG_AT=4 &
 wait
+many init_many 8
 hang send MPI_Isend 1 2 'rank 1 .*"(all-gather|reduce-scatter)".* at sft step' HANG_AT=40 &
 hang rollouts MPI_File_write_at_all 1 2 'rank 1 .*"ncmpi_wait_all" .*rollouts.nc. at ppo step 1' &
 hang checkpoint pwrite 0 2 'rank 0 .*"writing a checkpoint" .* at sft step 3' HANG_PATH=sft-000003 &
