@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/launcher.h"
@@ -104,15 +106,18 @@ int watch_kin(WatchKin *kin, int max) {
 // those that are stopped, and with this code. The main thread says nothing there: it waits.
 bool watch_tell_launcher(int code) {
     char path[64], parent[512], words[64];
-    const char *fd = getenv("PMI_FD");
+    const char *number = getenv("PMI_FD");
+    const int fd = number ? atoi(number) : -1;
+    struct stat st;
     snprintf(path, sizeof path, "/proc/%d/exe", (int)getppid());
     const ssize_t n = readlink(path, parent, sizeof parent - 1);
-    if (n <= 0 || !fd) return false;
+    // After MPI_Finalize the number is that of another file, or of none.
+    if (n <= 0 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) return false;
     parent[n] = 0;
     if (!strstr(parent, "/hydra_pmi_proxy")) return false;
     launcher_pass_on();
     const int length = snprintf(words, sizeof words, "cmd=abort exitcode=%d\n", code);
-    return write(atoi(fd), words, (size_t)length) == length;
+    return send(fd, words, (size_t)length, MSG_NOSIGNAL) == length;
 }
 
 void watch_wake(int pid) {

@@ -214,7 +214,8 @@ static void wake_others(void) {
     const int n = watch_kin(kin, MOST_KIN);
     for (int i = 0; dog.board && i < dog.n_local; i++) { // whatever their parent is
         const WatchSlot *s = &dog.board->slot[dog.local[i]];
-        if (dog.local[i] != dog.rank && s->state == WATCH_RUNS && seconds_of(dog.local[i]) > 1) watch_wake(s->pid);
+        const bool there = s->state == WATCH_RUNS || s->state == WATCH_ENDED;
+        if (dog.local[i] != dog.rank && there && seconds_of(dog.local[i]) > 1) watch_wake(s->pid);
     }
     for (int i = 0; i < n; i++) {
         if (!on_board(kin[i].pid)) kill(kin[i].pid, SIGQUIT);
@@ -226,7 +227,7 @@ static int count_running(void) {
     int n = 0;
     for (int i = 0; i < dog.n_local; i++) {
         const int32_t state = dog.board->slot[dog.local[i]].state;
-        n += state == WATCH_RUNS || state == WATCH_FATAL;
+        n += state == WATCH_RUNS || state == WATCH_FATAL || state == WATCH_ENDED;
     }
     return n;
 }
@@ -450,12 +451,12 @@ static void look_at(int r) {
     const WatchSlot *s = &dog.board->slot[r];
     WatchMemory *m = &dog.seen[r];
     const uint64_t beat = s->beat;
-    if (m->at == 0 || beat != m->beat || s->state == WATCH_ENDED || s->state == WATCH_NONE) {
+    if (m->at == 0 || beat != m->beat || s->state == WATCH_LEAVES || s->state == WATCH_NONE) {
         m->beat = beat;
         m->at = dog.rule.awake;
     }
     if (s->state == WATCH_FATAL && seconds_of(r) > FATAL_SECONDS) end_job(NULL); // its words were the last
-    if (s->state != WATCH_RUNS) return;
+    if (s->state != WATCH_RUNS && s->state != WATCH_ENDED) return;
     const bool alive = kill(s->pid, 0) == 0;
     m->there |= alive;
     if (m->there && !alive && seconds_of(r) > 1) end_lost(r, true);
@@ -546,11 +547,12 @@ static void look(void) {
     if (s.kind == WATCH_FILE && watch_rule_quiet(&dog.rule) > 0.5 && bytes_moved()) dog.byte_moves++;
     watch_rule_poll(&dog.rule, clock_now(), s.doing, rank_is.moves + dog.byte_moves);
     look_at_cpu();
-    if (own()->state == WATCH_RUNS) publish(&s);
+    const int32_t state = own()->state;
+    if (state != WATCH_FATAL) publish(&s);
     if (rank_is.gone_at > 0 && clock_now() > rank_is.gone_at) _exit(DS_ERR_BUG); // lint: it has said why
     if (dog.board && dog.board->fired) end_job(NULL);
     if (dog.board) look_around();
-    if (own()->state == WATCH_RUNS) judge(&s);
+    if (state == WATCH_RUNS || state == WATCH_LEAVES) judge(&s); // what is done waits for the others
     unlock();
 }
 
@@ -592,17 +594,23 @@ void watchdog_ending(double seconds) {
     rank_is.gone_at = clock_now() + seconds;
 }
 
+// Waits until no rank of the node is in this state; for ever where the job is ended for one that stands still.
+static void wait_out(int32_t state) {
+    for (bool any = true; any;) {
+        any = dog.board->fired != 0;
+        for (int i = 0; i < dog.n_local; i++) any |= dog.board->slot[dog.local[i]].state == state;
+        if (any) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+// A rank that is stopped after the others have gone would never be missed: all go when all know that all are done.
 void watchdog_end(void) {
     if (!dog.board) return;
     watchdog_enter(WATCH_WAIT, "leaving", NULL);
     own()->state = WATCH_ENDED;
-    for (bool all = false; !all;) {
-        all = true;
-        for (int i = 0; i < dog.n_local; i++) {
-            const WatchSlot *s = &dog.board->slot[dog.local[i]];
-            if (s->state == WATCH_RUNS) all = false;
-        }
-        if (!all) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    }
+    wait_out(WATCH_RUNS);
+    watchdog_enter(WATCH_FILE, "ending the process", NULL);
+    own()->state = WATCH_LEAVES;
     watch_files_end();
+    wait_out(WATCH_ENDED);
 }

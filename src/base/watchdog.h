@@ -53,7 +53,8 @@ void watchdog_ending(double seconds);
 // Another rank's watchdog ends the job (SIGQUIT): so does this one, at the same moment.
 _Noreturn void watchdog_quit(void);
 
-// The rank has done its work: waits, under watch, until the others of the node have too. Call it last.
+// The rank has done its work: waits, under watch, until the others of the node have too; what is left is watched to the
+// end of the process. Call it last.
 void watchdog_end(void);
 
 #endif

@@ -20,6 +20,9 @@ hang sync fsync 0 2 'rank 0 .* at sft step 3' HANG_PATH=sft-000003 &
 hang model pread 1 2 'rank 1 .*"(opening|reading) a model" .*sft.h5. at rm' HANG_PATH=models/sft &
 hang finalize MPI_Finalize 1 2 'rank 1 .*"MPI_Finalize" .*asleep' -- job.stages=sft &
 wait
+hang exit exit 1 2 'rank 1 .*"ending the process" .*asleep' -- job.stages=sft &
+parting parting &
+wait
 
 # ends NAME CODE PATTERN CALL RANK HOW [VAR=value ...]: a job in which CALL goes wrong in another way ends with CODE and says PATTERN.
 ends() {
