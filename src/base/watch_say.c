@@ -82,19 +82,29 @@ static bool same_program(int pid) {
     return a > 0 && a == b && !memcmp(own, other, (size_t)a);
 }
 
+// The state letter of a process, 0 if there is none.
+static char state_of(int pid, int *parent) {
+    char text[512], state = 0;
+    if (!read_proc(pid, "stat", text, sizeof text)) return 0;
+    const char *after = strrchr(text, ')'); // the name in brackets may hold anything
+    return after && sscanf(after + 1, " %c %d", &state, parent) == 2 ? state : 0;
+}
+
+bool watch_debugged(int pid) {
+    int parent;
+    return state_of(pid, &parent) == 't';
+}
+
 int watch_kin(WatchKin *kin, int max) {
     const int own = launcher_rank();
     int n = 0;
     DIR *d = own < 0 ? NULL : opendir("/proc");
     if (!d) return 0;
     for (struct dirent *e; n < max && (e = readdir(d));) {
-        char text[512], state = 0;
         const int pid = atoi(e->d_name);
         int parent = 0;
-        if (pid <= 0 || pid == getpid() || !read_proc(pid, "stat", text, sizeof text)) continue;
-        const char *after = strrchr(text, ')'); // the name in brackets may hold anything
-        if (!after || sscanf(after + 1, " %c %d", &state, &parent) != 2) continue;
-        if (parent != getppid() || !same_program(pid)) continue;
+        const char state = pid > 0 && pid != getpid() ? state_of(pid, &parent) : 0;
+        if (!state || parent != getppid() || !same_program(pid)) continue;
         const int rank = rank_of(pid);
         if (rank >= 0 && rank != own) kin[n++] = (WatchKin){pid, rank, state == 'T' || state == 't'};
     }

@@ -460,6 +460,8 @@ static void look_at(int r) {
     const bool alive = kill(s->pid, 0) == 0;
     m->there |= alive;
     if (m->there && !alive && seconds_of(r) > 1) end_lost(r, true);
+    if (seconds_of(r) > watch_rule_floor(&dog.rule) && watch_debugged(s->pid))
+        m->at = dog.rule.awake; // by someone who reads
     if (seconds_of(r) > watch_rule_floor(&dog.rule)) end_lost(r, false);
 }
 

@@ -3,8 +3,8 @@
 // HANG_CALL: its name. HANG_RANK: the rank, as the launcher counts. HANG_AT: which call of that name, from 1 (default).
 // HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin, fail (this
 // call on a file gives EIO instead), abort (as a library that gives up), slow (every such call takes 50 ms), or single:
-// MPI_Init_thread comes back, but allows no threads, or late: it comes back after 3 s. HANG_MARK: file that is made when
-// the rank hangs. Only the main thread is concerned. The call "exit" is the end of the process, after main.
+// MPI_Init_thread comes back, but allows no threads, or late: it comes back after 3 s. HANG_MARK: file that is made
+// when the rank hangs. Only the main thread is concerned. The call "exit" is the end of the process, after main.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

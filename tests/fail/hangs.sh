@@ -53,6 +53,7 @@ wait
 slow disk_slow pwrite 0 sft-000003 &
 slow disk_slow_far pread 1 models/sft MPIR_CVAR_NOLOCAL=1 &
 crawl crawls 12 &
+debugged debugged &
 limit=0.1 stop goes_on_1 2 $((1 + RANDOM % 2)).$((RANDOM % 10)) 4 &
 limit=0.1 stop goes_on_2 4 $((2 + RANDOM % 4)).$((RANDOM % 10)) 4 &
 MPIR_CVAR_NOLOCAL=1 limit=0.1 stop far_goes_on 2 $((2 + RANDOM % 3)).$((RANDOM % 10)) 4 &
