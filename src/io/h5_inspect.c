@@ -81,16 +81,17 @@ static int start_child(const char *path, int out, pid_t *pid) {
     return failed;
 }
 
-// Everything that the child says, and how it ended.
-static void hear_child(int in, pid_t pid, char *words, size_t room, int *status) {
+// Everything that the child says, and how it ended; false: errno says why that is not known.
+static bool hear_child(int in, pid_t pid, char *words, size_t room, int *status) {
     size_t n = 0;
     for (ssize_t got; n < room - 1 && (got = read(in, words + n, room - 1 - n)) != 0;) {
         if (got > 0) n += (size_t)got;
         else if (errno != EINTR) break;
     }
     words[n] = 0;
-    while (waitpid(pid, status, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(pid, status, 0) < 0)
+        if (errno != EINTR) return false;
+    return true;
 }
 
 static Err judge_child(const char *path, int status, const char *words) {
@@ -110,11 +111,12 @@ static Err run_child(const char *path) {
     pid_t pid;
     char words[2048];
     if (pipe2(ends, O_CLOEXEC) != 0) return err_set(DS_ERR_BUG, "%s: no pipe: %s", path, strerror(errno));
+    signal(SIGCHLD, SIG_DFL); // where it is ignored, as some who start programs leave it, no child's end can be seen
     int failed = start_child(path, ends[1], &pid);
     close(ends[1]);
-    if (!failed) hear_child(ends[0], pid, words, sizeof words, &status);
+    if (!failed && !hear_child(ends[0], pid, words, sizeof words, &status)) failed = errno;
     close(ends[0]);
-    if (failed) return err_set(DS_ERR_BUG, "%s: cannot start a process that inspects it: %s", path, strerror(failed));
+    if (failed) return err_set(DS_ERR_BUG, "%s: no process that inspects it: %s", path, strerror(failed));
     return judge_child(path, status, words);
 }
 

@@ -2,6 +2,7 @@
 // and no handle of the library stays open.
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -290,6 +291,17 @@ static void test_deflate_bomb(void **state) {
     expect_refused(F("bad.h5"), "is damaged, or inflates to more than its 16384 bytes");
 }
 
+// Who starts programs may leave SIGCHLD ignored: the inspecting child's verdict is heard nevertheless.
+static void test_child_is_heard(void **state) {
+    (void)state;
+    void (*before)(int) = signal(SIGCHLD, SIG_IGN);
+    Raw r = raw_begin(F("bad.h5"), 1ull << 40);
+    H5Pset_alloc_time(r.dcpl, H5D_ALLOC_TIME_LATE);
+    raw_end(r, NULL);
+    expect_refused(F("bad.h5"), "/x was never written");
+    signal(SIGCHLD, before);
+}
+
 static void test_shape_bombs(void **state) {
     (void)state;
     hsize_t chunk = 1 << 20;
@@ -483,9 +495,10 @@ int main(void) {
         cmocka_unit_test(test_growing_source),   cmocka_unit_test(test_filters),
         cmocka_unit_test(test_filter_order),     cmocka_unit_test(test_torn_deflate),
         cmocka_unit_test(test_deflate_bomb),     cmocka_unit_test(test_shape_bombs),
-        cmocka_unit_test(test_alien_types),      cmocka_unit_test(test_variable_string),
-        cmocka_unit_test(test_global_heap),      cmocka_unit_test(test_large_attributes),
-        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_no_handles_left),
+        cmocka_unit_test(test_child_is_heard),   cmocka_unit_test(test_alien_types),
+        cmocka_unit_test(test_variable_string),  cmocka_unit_test(test_global_heap),
+        cmocka_unit_test(test_large_attributes), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_no_handles_left),
     };
     return cmocka_run_group_tests_name("h5_hostile", tests, fresh, NULL);
 }
