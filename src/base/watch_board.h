@@ -8,8 +8,9 @@
 
 #include "base/types.h"
 
-// Nothing is known of it | it runs | it ends, and has said why | it is ready to end with the others | it is done.
-enum { WATCH_NONE, WATCH_RUNS, WATCH_FATAL, WATCH_READY, WATCH_ENDED };
+// Nothing is known of it | it runs | it ends, and has said why | it is ready to end with the others | its work is done,
+// it waits for the others' | it knows that all are done, and leaves.
+enum { WATCH_NONE, WATCH_RUNS, WATCH_FATAL, WATCH_READY, WATCH_ENDED, WATCH_LEAVES };
 
 typedef struct {
     _Atomic uint64_t beat;        // grows while its watchdog runs

@@ -43,7 +43,7 @@ static bool is_mine(void) {
     for (int i = 0; i < courier.n_local; i++) {
         const WatchSlot *s = &courier.board->slot[courier.local[i]];
         const uint64_t beat = s->beat;
-        const bool lives = beat != courier.beat[i] && s->state != WATCH_ENDED;
+        const bool lives = beat != courier.beat[i] && s->state < WATCH_ENDED;
         courier.beat[i] = beat;
         if (courier.local[i] == courier.rank) mine = !lower;
         lower |= lives;
@@ -123,7 +123,8 @@ static void *carry(void *unused) {
         const double p = courier.period;
         nanosleep(&(struct timespec){.tv_sec = (time_t)p, .tv_nsec = (long)(1e9 * (p - (double)(time_t)p))}, NULL);
         pthread_mutex_lock(&courier.lock);
-        const bool works = !courier.ended && is_mine();
+        const bool there = courier.board->slot[courier.rank].state < WATCH_ENDED; // else the file may be gone already
+        const bool works = !courier.ended && there && is_mine();
         if (works) write_node();
         if (works && is_wanted()) read_nodes();
         pthread_mutex_unlock(&courier.lock);

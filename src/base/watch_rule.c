@@ -7,6 +7,11 @@ static double clamp(double x, double low, double high) { return x < low ? low : 
 
 double watch_rule_floor(const WatchRule *r) { return r->limit < WATCH_FLOOR ? r->limit : WATCH_FLOOR; }
 
+double watch_rule_files_floor(const WatchRule *r) {
+    const double floor = WATCH_FILES_FACTOR * watch_rule_floor(r);
+    return floor < r->limit ? floor : r->limit;
+}
+
 void watch_rule_limit(WatchRule *r, double limit) {
     r->limit = limit;
     r->period = clamp(watch_rule_floor(r) / 20, 0.05, 0.5);
@@ -56,4 +61,10 @@ double watch_rule_deadline(const WatchRule *r) {
     const int i = find(r, r->doing);
     if (i < 0 || r->past[i].seen < WATCH_LEARNT) return r->limit;
     return clamp(WATCH_FACTOR * r->past[i].longest, watch_rule_floor(r), r->limit);
+}
+
+double watch_rule_allowed(const WatchRule *r, WatchKind kind, bool asleep) {
+    if (kind == WATCH_WAIT || (kind == WATCH_WORK && !asleep)) return r->limit;
+    const double learnt = watch_rule_deadline(r), least = kind == WATCH_FILE ? watch_rule_files_floor(r) : 0;
+    return learnt > least ? learnt : least;
 }

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/launcher.h"
@@ -80,19 +82,29 @@ static bool same_program(int pid) {
     return a > 0 && a == b && !memcmp(own, other, (size_t)a);
 }
 
+// The state letter of a process, 0 if there is none.
+static char state_of(int pid, int *parent) {
+    char text[512], state = 0;
+    if (!read_proc(pid, "stat", text, sizeof text)) return 0;
+    const char *after = strrchr(text, ')'); // the name in brackets may hold anything
+    return after && sscanf(after + 1, " %c %d", &state, parent) == 2 ? state : 0;
+}
+
+bool watch_debugged(int pid) {
+    int parent;
+    return state_of(pid, &parent) == 't';
+}
+
 int watch_kin(WatchKin *kin, int max) {
     const int own = launcher_rank();
     int n = 0;
     DIR *d = own < 0 ? NULL : opendir("/proc");
     if (!d) return 0;
     for (struct dirent *e; n < max && (e = readdir(d));) {
-        char text[512], state = 0;
         const int pid = atoi(e->d_name);
         int parent = 0;
-        if (pid <= 0 || pid == getpid() || !read_proc(pid, "stat", text, sizeof text)) continue;
-        const char *after = strrchr(text, ')'); // the name in brackets may hold anything
-        if (!after || sscanf(after + 1, " %c %d", &state, &parent) != 2) continue;
-        if (parent != getppid() || !same_program(pid)) continue;
+        const char state = pid > 0 && pid != getpid() ? state_of(pid, &parent) : 0;
+        if (!state || parent != getppid() || !same_program(pid)) continue;
         const int rank = rank_of(pid);
         if (rank >= 0 && rank != own) kin[n++] = (WatchKin){pid, rank, state == 'T' || state == 't'};
     }
@@ -104,15 +116,18 @@ int watch_kin(WatchKin *kin, int max) {
 // those that are stopped, and with this code. The main thread says nothing there: it waits.
 bool watch_tell_launcher(int code) {
     char path[64], parent[512], words[64];
-    const char *fd = getenv("PMI_FD");
+    const char *number = getenv("PMI_FD");
+    const int fd = number ? atoi(number) : -1;
+    struct stat st;
     snprintf(path, sizeof path, "/proc/%d/exe", (int)getppid());
     const ssize_t n = readlink(path, parent, sizeof parent - 1);
-    if (n <= 0 || !fd) return false;
+    // After MPI_Finalize the number is that of another file, or of none.
+    if (n <= 0 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) return false;
     parent[n] = 0;
     if (!strstr(parent, "/hydra_pmi_proxy")) return false;
     launcher_pass_on();
     const int length = snprintf(words, sizeof words, "cmd=abort exitcode=%d\n", code);
-    return write(atoi(fd), words, (size_t)length) == length;
+    return send(fd, words, (size_t)length, MSG_NOSIGNAL) == length;
 }
 
 void watch_wake(int pid) {

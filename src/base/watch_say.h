@@ -34,6 +34,9 @@ int watch_kin(WatchKin *kin, int max);
 // Tells a launcher that can be told without MPI (Hydra) to end the whole job with this exit code; false: there is none.
 bool watch_tell_launcher(int code);
 
+// Whether a debugger holds this process of this node.
+bool watch_debugged(int pid);
+
 // A stopped process of this program goes on.
 void watch_wake(int pid);
 

@@ -27,8 +27,10 @@ enum {
     START_LIMIT = 600,
     FATAL_SECONDS = 15,
     SILENT_SECONDS = 2,
+    LAST_SECONDS = 5,
+    MOST_KIN = 512,
     ROUNDS = 20,
-    FAR_FACTOR = 3,
+    LATE_ROUNDS = 3,
     STACK_BYTES = 256 << 10
 };
 
@@ -146,6 +148,8 @@ char *watchdog_where(char *out, size_t size) {
 
 static WatchSlot *own(void) { return dog.board ? &dog.board->slot[dog.rank] : &dog.alone; }
 
+static double deadline(const Section *s) { return watch_rule_allowed(&dog.rule, s->kind, watch_asleep(own())); }
+
 static void publish(const Section *s) {
     WatchSlot *o = own();
     snprintf(o->doing, sizeof o->doing, "%.*s", shown(s), s->doing);
@@ -157,7 +161,7 @@ static void publish(const Section *s) {
     o->waits = s->kind == WATCH_WAIT;
     o->group = s->group ? s->group->id : 0;
     o->call = s->call;
-    o->overdue = s->kind != WATCH_WAIT && watch_rule_quiet(&dog.rule) > watch_rule_deadline(&dog.rule);
+    o->overdue = s->kind != WATCH_WAIT && watch_rule_quiet(&dog.rule) > deadline(s);
     o->beat++;
 }
 
@@ -206,11 +210,12 @@ static bool on_board(int pid) {
 
 // Ranks that are stopped go on, to find that the job ends; those that cannot learn it from the board are told to end.
 static void wake_others(void) {
-    WatchKin kin[64];
-    const int n = watch_kin(kin, DS_COUNT(kin));
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
     for (int i = 0; dog.board && i < dog.n_local; i++) { // whatever their parent is
         const WatchSlot *s = &dog.board->slot[dog.local[i]];
-        if (dog.local[i] != dog.rank && s->state == WATCH_RUNS && seconds_of(dog.local[i]) > 1) watch_wake(s->pid);
+        const bool there = s->state == WATCH_RUNS || s->state == WATCH_ENDED;
+        if (dog.local[i] != dog.rank && there && seconds_of(dog.local[i]) > 1) watch_wake(s->pid);
     }
     for (int i = 0; i < n; i++) {
         if (!on_board(kin[i].pid)) kill(kin[i].pid, SIGQUIT);
@@ -222,7 +227,7 @@ static int count_running(void) {
     int n = 0;
     for (int i = 0; i < dog.n_local; i++) {
         const int32_t state = dog.board->slot[dog.local[i]].state;
-        n += state == WATCH_RUNS || state == WATCH_FATAL;
+        n += state == WATCH_RUNS || state == WATCH_FATAL || state == WATCH_ENDED;
     }
     return n;
 }
@@ -251,15 +256,39 @@ _Noreturn void watchdog_quit(void) {
     _exit(DS_ERR_BUG); // lint: another rank has said why
 }
 
+// Whether a lower rank of another node lives, as far as is known.
+static bool lower_lives(void) {
+    for (int r = 0; r < dog.local[0]; r++)
+        if (dog.board->slot[r].state == WATCH_RUNS && dog.seen[r].age < LATE_ROUNDS * round_seconds()) return true;
+    return false;
+}
+
+// Without a board, whether a lower rank of this node runs.
+static bool lower_kin_runs(void) {
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
+    for (int i = 0; i < n; i++)
+        if (kin[i].rank < dog.rank && !kin[i].stopped) return true;
+    return false;
+}
+
+// All find the same at about the same time, and one is to speak: the lowest that lives. The others wait so long that
+// they hear of it, or are ended.
+static void wait_for_the_speaker(void) {
+    double seconds = 0;
+    if (dog.board) seconds = dog.n_local < dog.board->size && lower_lives() ? 2 * round_seconds() : 0;
+    else if (lower_kin_runs()) seconds = LAUNCHER_SECONDS + 1;
+    else if (dog.rank > 0) seconds = 1 + 0.01 * (dog.rank % 100); // of the first node
+    sleep_until(clock_now() + seconds);
+}
+
 // The job ends; the first of the node to come here with words speaks.
 static _Noreturn void end_job(WatchText *t) {
     int nobody = 0;
     WatchBoard *b = dog.board;
     const bool far = b && dog.n_local < b->size;
-    if (far && t && dog.local[0] > 0) sleep_until(clock_now() + 2 * round_seconds()); // the first node speaks
+    if (t) wait_for_the_speaker();
     if (b && (!t || !atomic_compare_exchange_strong(&b->fired, &nobody, 1 + dog.rank))) leave_together(false);
-    // Without a board all speak; who comes later is mostly ended by the launcher before.
-    if (!b && dog.rank > 0) sleep_until(clock_now() + 0.3 + 0.01 * (dog.rank % 64));
     watch_add(t, "\ndschat: the job ends with exit code %d\n", DS_ERR_BUG);
     watch_write(t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
@@ -288,17 +317,28 @@ static const struct {
 #endif
 };
 
+// One thread speaks: those that crash together with it wait for its end; a crash on the way is the end.
+static void be_the_speaker(void) {
+    static _Atomic pid_t speaker;
+    pid_t other = 0;
+    const pid_t own_id = (pid_t)syscall(SYS_gettid);
+    if (atomic_compare_exchange_strong(&speaker, &other, own_id)) return;
+    if (other == own_id) _exit(DS_ERR_BUG); // lint: a signal's handler
+    for (;;) pause();
+}
+
 // The process is lost: that the handler runs on a computing thread's stack does no more harm.
 static void last_words(int sig) {
     WatchText t;
     char where[256];
+    be_the_speaker();
+    watchdog_ending(LAST_SECONDS);
     begin_text(&t);
     watch_add_rank(&t, dog.rank, own());
     for (int i = 0; i < DS_COUNT(fatal_signals); i++)
         if (fatal_signals[i].sig == sig)
             watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", fatal_signals[i].name,
                       watchdog_where(where, sizeof where), fatal_signals[i].words, DS_ERR_BUG);
-    own()->state = WATCH_FATAL;
     watch_write(&t);
     if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
     _exit(DS_ERR_BUG); // lint: a signal's handler
@@ -306,7 +346,7 @@ static void last_words(int sig) {
 
 static void catch_last_words(void) {
     static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
-    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK};
     sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
     for (int i = 0; i < DS_COUNT(fatal_signals); i++) sigaction(fatal_signals[i].sig, &how, NULL);
 }
@@ -319,8 +359,8 @@ static void add_own(WatchText *t) {
 }
 
 static void add_kin(WatchText *t) {
-    WatchKin kin[64];
-    const int n = watch_kin(kin, DS_COUNT(kin));
+    WatchKin kin[MOST_KIN];
+    const int n = watch_kin(kin, MOST_KIN);
     for (int i = 0; i < n; i++)
         if (kin[i].stopped) watch_add(t, "\n  rank %d (pid %d) is stopped", kin[i].rank, kin[i].pid);
 }
@@ -330,7 +370,7 @@ static _Noreturn void end_stuck(const Section *s) {
     begin_text(&t);
     add_own(&t);
     watch_add(&t, " without progress%s (deadline %.0f s)", watch_asleep(own()) ? ", asleep in the system" : "",
-              watch_rule_deadline(&dog.rule));
+              deadline(s));
     if (s->kind == WATCH_WAIT && !dog.board) add_kin(&t);
     end_job(&t);
 }
@@ -374,11 +414,6 @@ static bool all_known(const Section *s) {
     return true;
 }
 
-// How long all may wait: of ranks that nothing is known of, anything may be true.
-static double waiting_deadline(const Section *s) {
-    return all_known(s) ? watch_rule_deadline(&dog.rule) : dog.rule.limit;
-}
-
 static _Noreturn void end_waiting(const Section *s) {
     WatchText t, names = {0};
     int n = add_those(&names, s, false);
@@ -386,7 +421,7 @@ static _Noreturn void end_waiting(const Section *s) {
     add_own(&t);
     watch_add(&t, "%s (exchange %llu of %d ranks, deadline %.0f s)",
               watch_asleep(own()) ? ", asleep in the system" : "", (unsigned long long)s->call, s->group->n,
-              waiting_deadline(s));
+              deadline(s));
     if (n) watch_add(&t, "; not there:%s", names.text);
     else if (add_those(&names, s, true)) watch_add(&t, "; all are there, but do not go on:%s", names.text);
     else watch_add(&t, "; all are there: the network or the MPI library stands still");
@@ -416,27 +451,29 @@ static void look_at(int r) {
     const WatchSlot *s = &dog.board->slot[r];
     WatchMemory *m = &dog.seen[r];
     const uint64_t beat = s->beat;
-    if (m->at == 0 || beat != m->beat || s->state == WATCH_ENDED || s->state == WATCH_NONE) {
+    if (m->at == 0 || beat != m->beat || s->state == WATCH_LEAVES || s->state == WATCH_NONE) {
         m->beat = beat;
         m->at = dog.rule.awake;
     }
     if (s->state == WATCH_FATAL && seconds_of(r) > FATAL_SECONDS) end_job(NULL); // its words were the last
-    if (s->state != WATCH_RUNS) return;
+    if (s->state != WATCH_RUNS && s->state != WATCH_ENDED) return;
     const bool alive = kill(s->pid, 0) == 0;
     m->there |= alive;
     if (m->there && !alive && seconds_of(r) > 1) end_lost(r, true);
+    if (seconds_of(r) > watch_rule_floor(&dog.rule) && watch_debugged(s->pid))
+        m->at = dog.rule.awake; // by someone who reads
     if (seconds_of(r) > watch_rule_floor(&dog.rule)) end_lost(r, false);
 }
 
-// Has the courier brought news of rank r, of another node? Rounds that did not take place count for nothing.
+// Has the courier brought news of rank r, of another node? A late round counts as a few: it may be late on both sides.
 static void look_far(int r, double since) {
     const WatchSlot *s = &dog.board->slot[r];
     WatchMemory *m = &dog.seen[r];
     const uint64_t beat = s->beat;
-    m->age = beat != m->beat || s->state != WATCH_RUNS || since > 3 * round_seconds() ? 0 : m->age + since;
+    const double most = LATE_ROUNDS * round_seconds();
+    m->age = beat != m->beat || s->state != WATCH_RUNS ? 0 : m->age + (since < most ? since : most);
     m->beat = beat;
-    const double most = FAR_FACTOR * watch_rule_floor(&dog.rule); // file systems stand still for a while, too
-    if (m->age > (most < dog.rule.limit ? most : dog.rule.limit)) end_lost(r, false);
+    if (m->age > watch_rule_files_floor(&dog.rule)) end_lost(r, false);
 }
 
 static void look_around(void) {
@@ -452,11 +489,13 @@ static void look_around(void) {
     dog.round_at = dog.rule.awake;
 }
 
-// Has the wait a reason, a rank that works, or that may be stopped, which takes longer to tell?
+// Has the wait a reason, a rank that works, or that may be stopped, which takes longer to tell? What was heard of other
+// nodes is none any more when the courier has not come through for long.
 static bool excused(void) {
+    const bool hears = dog.rule.awake - dog.round_at < watch_rule_files_floor(&dog.rule);
     for (int r = 0; r < dog.board->size; r++) {
         const WatchSlot *s = &dog.board->slot[r];
-        if (r == dog.rank || s->state != WATCH_RUNS) continue;
+        if (r == dog.rank || s->state != WATCH_RUNS || !(dog.seen[r].local || hears)) continue;
         if ((!s->waits && !s->overdue) || seconds_of(r) > SILENT_SECONDS) return true;
     }
     return false;
@@ -465,11 +504,11 @@ static bool excused(void) {
 static void judge(const Section *s) {
     WatchRule *rule = &dog.rule;
     if (s->kind != WATCH_WAIT || !s->group || !dog.board) {
-        if (watch_rule_quiet(rule) > (s->kind == WATCH_WAIT ? rule->limit : watch_rule_deadline(rule))) end_stuck(s);
+        if (watch_rule_quiet(rule) > deadline(s)) end_stuck(s);
         return;
     }
     if (excused()) watch_rule_excuse(rule);
-    if (watch_rule_unexcused(rule) > waiting_deadline(s)) end_waiting(s);
+    if (watch_rule_unexcused(rule) > deadline(s)) end_waiting(s);
 }
 
 // Whether the main thread has read or written since the last look.
@@ -510,11 +549,12 @@ static void look(void) {
     if (s.kind == WATCH_FILE && watch_rule_quiet(&dog.rule) > 0.5 && bytes_moved()) dog.byte_moves++;
     watch_rule_poll(&dog.rule, clock_now(), s.doing, rank_is.moves + dog.byte_moves);
     look_at_cpu();
-    if (own()->state == WATCH_RUNS) publish(&s);
+    const int32_t state = own()->state;
+    if (state != WATCH_FATAL) publish(&s);
     if (rank_is.gone_at > 0 && clock_now() > rank_is.gone_at) _exit(DS_ERR_BUG); // lint: it has said why
     if (dog.board && dog.board->fired) end_job(NULL);
     if (dog.board) look_around();
-    if (own()->state == WATCH_RUNS) judge(&s);
+    if (state == WATCH_RUNS || state == WATCH_LEAVES) judge(&s); // what is done waits for the others
     unlock();
 }
 
@@ -556,17 +596,23 @@ void watchdog_ending(double seconds) {
     rank_is.gone_at = clock_now() + seconds;
 }
 
+// Waits until no rank of the node is in this state; for ever where the job is ended for one that stands still.
+static void wait_out(int32_t state) {
+    for (bool any = true; any;) {
+        any = dog.board->fired != 0;
+        for (int i = 0; i < dog.n_local; i++) any |= dog.board->slot[dog.local[i]].state == state;
+        if (any) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+// A rank that is stopped after the others have gone would never be missed: all go when all know that all are done.
 void watchdog_end(void) {
     if (!dog.board) return;
     watchdog_enter(WATCH_WAIT, "leaving", NULL);
     own()->state = WATCH_ENDED;
-    for (bool all = false; !all;) {
-        all = true;
-        for (int i = 0; i < dog.n_local; i++) {
-            const WatchSlot *s = &dog.board->slot[dog.local[i]];
-            if (s->state == WATCH_RUNS) all = false;
-        }
-        if (!all) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    }
+    wait_out(WATCH_RUNS);
+    watchdog_enter(WATCH_FILE, "ending the process", NULL);
+    own()->state = WATCH_LEAVES;
     watch_files_end();
+    wait_out(WATCH_ENDED);
 }

@@ -13,8 +13,7 @@
 #define DS_WATCHDOG_H
 
 #include "base/watch_board.h"
-
-typedef enum { WATCH_WORK, WATCH_FILE, WATCH_WAIT } WatchKind; // computes | reads or writes | waits for other ranks
+#include "base/watch_rule.h"
 
 // Ranks that wait for each other. Must outlive every wait that names it.
 typedef struct {
@@ -54,7 +53,8 @@ void watchdog_ending(double seconds);
 // Another rank's watchdog ends the job (SIGQUIT): so does this one, at the same moment.
 _Noreturn void watchdog_quit(void);
 
-// The rank has done its work: waits, under watch, until the others of the node have too. Call it last.
+// The rank has done its work: waits, under watch, until the others of the node have too; what is left is watched to the
+// end of the process. Call it last.
 void watchdog_end(void);
 
 #endif

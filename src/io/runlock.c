@@ -368,6 +368,7 @@ void runlock_leaving(Runlock *l) {
 void runlock_release(Runlock **lock) {
     Runlock *l = *lock;
     if (!l) return;
+    watchdog_enter(WATCH_FILE, "giving the run's folder back", l->path);
     if (l->started) {
         pthread_mutex_lock(&l->mutex);
         l->ending = true;
@@ -377,6 +378,7 @@ void runlock_release(Runlock **lock) {
     }
     if (l->fd >= 0 && ftruncate(l->fd, 0)) log_warn("%s: cannot empty it: %s", l->path, strerror(errno));
     drop(l);
+    watchdog_leave();
     pthread_mutex_destroy(&l->mutex);
     mem_free(l->dir);
     mem_free(l->path);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "base/watchdog.h"
 #include "comm/agree.h"
 #include "comm/coll.h"
 #include "io/h5_inspect.h"
@@ -57,10 +58,13 @@ static void list_inputs(Inputs *in, const Run *run, int stages) {
 static Err verify_file(const Run *run, const char *path, bool model, H5Verified *v) {
     const int part = group_rank(run->world), parts = group_size(run->world);
     ModelFile *m = NULL;
-    if (!model) return h5_sums_verify(path, part, parts, v);
-    Err err = modelfile_open(path, &m);
-    if (!err) err = modelfile_verify_until(m, part, parts, v);
+    Err err = DS_OK;
+    watchdog_enter(WATCH_FILE, "verifying inputs", path);
+    if (!model) err = h5_sums_verify(path, part, parts, v);
+    else err = modelfile_open(path, &m);
+    if (m) err = modelfile_verify_until(m, part, parts, v);
     modelfile_close(&m);
+    watchdog_leave();
     return err;
 }
 

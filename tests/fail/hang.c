@@ -3,8 +3,8 @@
 // HANG_CALL: its name. HANG_RANK: the rank, as the launcher counts. HANG_AT: which call of that name, from 1 (default).
 // HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin, fail (this
 // call on a file gives EIO instead), abort (as a library that gives up), slow (every such call takes 50 ms), or single:
-// MPI_Init_thread comes back, but allows no threads. HANG_MARK: file that is made when the rank hangs. Only the main
-// thread is concerned.
+// MPI_Init_thread comes back, but allows no threads, or late: it comes back after 3 s. HANG_MARK: file that is made
+// when the rank hangs. Only the main thread is concerned. The call "exit" is the end of the process, after main.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +49,7 @@ static int hang(void) {
     if (mark) close((int)syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY, 0600));
     if (how && !strcmp(how, "fail")) return errno = EIO;
     if (how && !strcmp(how, "abort")) abort();
+    if (how && !strcmp(how, "late")) return (int)usleep(3000000);
     for (volatile int never = 0; !never;)
         if (!how || strcmp(how, "spin")) syscall(SYS_pause);
     return 0;
@@ -94,6 +95,11 @@ ON_FILE(pread)
 ON_FILE(write)
 ON_FILE(pwrite)
 ON_FILE(fsync)
+ON_FILE(ftruncate)
+
+__attribute__((destructor)) static void at_exit(void) {
+    if (concerned("exit")) hang();
+}
 
 long MPI_Init_thread(long a, long b, long c, long d, long e, long f, long g, long h) {
     static Call real;

@@ -12,12 +12,16 @@ hang collective MPI_Iallgather 1 3 'rank 1 .*"all-gather"' HANG_AT=9 &
 hang file_open MPI_File_open 0 2 'rank 0 .*"ncmpi_create" .*history.nc' HANG_PATH=history.nc &
 hang data pread 1 2 'rank 1 .*"(opening a data set|reading a tokenizer|reading samples)" .*all.h5' HANG_PATH=all.h5 HANG_AT=4 &
 wait
+many init_many 8
 hang send MPI_Isend 1 2 'rank 1 .*"(all-gather|reduce-scatter)".* at sft step' HANG_AT=40 &
 hang rollouts MPI_File_write_at_all 1 2 'rank 1 .*"ncmpi_wait_all" .*rollouts.nc. at ppo step 1' &
 hang checkpoint pwrite 0 2 'rank 0 .*"writing a checkpoint" .* at sft step 3' HANG_PATH=sft-000003 &
 hang sync fsync 0 2 'rank 0 .* at sft step 3' HANG_PATH=sft-000003 &
 hang model pread 1 2 'rank 1 .*"(opening|reading) a model" .*sft.h5. at rm' HANG_PATH=models/sft &
 hang finalize MPI_Finalize 1 2 'rank 1 .*"MPI_Finalize" .*asleep' -- job.stages=sft &
+wait
+hang exit exit 1 2 'rank 1 .*"ending the process" .*asleep' -- job.stages=sft &
+parting parting &
 wait
 
 # ends NAME CODE PATTERN CALL RANK HOW [VAR=value ...]: a job in which CALL goes wrong in another way ends with CODE and says PATTERN.
@@ -49,6 +53,7 @@ wait
 slow disk_slow pwrite 0 sft-000003 &
 slow disk_slow_far pread 1 models/sft MPIR_CVAR_NOLOCAL=1 &
 crawl crawls 12 &
+debugged debugged &
 limit=0.1 stop goes_on_1 2 $((1 + RANDOM % 2)).$((RANDOM % 10)) 4 &
 limit=0.1 stop goes_on_2 4 $((2 + RANDOM % 4)).$((RANDOM % 10)) 4 &
 MPIR_CVAR_NOLOCAL=1 limit=0.1 stop far_goes_on 2 $((2 + RANDOM % 3)).$((RANDOM % 10)) 4 &

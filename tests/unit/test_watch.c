@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -47,6 +48,15 @@ static void deadlines(void **state) {
     assert_true(learnt > 20 * 7 && learnt < 20 * 12); // the longest counts
     now = go_on(&r, now, "a", 200, 40, &moves);
     assert_true(watch_rule_deadline(&r) == 600); // never above the cap
+    watch_rule_start(&r, 600, now);
+    go_on(&r, now, "a", 60, 1, &moves);
+    // What was learnt is for what sleeps: a larger product, a slower network and a server that starts anew are no hang.
+    assert_true(watch_rule_allowed(&r, WATCH_WORK, true) == 60);
+    assert_true(watch_rule_allowed(&r, WATCH_WORK, false) == 600);
+    assert_true(watch_rule_allowed(&r, WATCH_WAIT, true) == 600);
+    assert_true(watch_rule_allowed(&r, WATCH_FILE, true) == 180);
+    watch_rule_limit(&r, 90);
+    assert_true(watch_rule_allowed(&r, WATCH_FILE, true) == 90);
     watch_rule_limit(&r, 3);
     assert_true(watch_rule_deadline(&r) == 3 && watch_rule_floor(&r) == 3);
 }
@@ -77,11 +87,28 @@ static void rest(double seconds) {
               NULL);
 }
 
-enum { SLEEPS, TICKS, READS, HANGS_AFTER_LEAVING, FATAL_HOOK_HANGS };
+enum { SLEEPS, TICKS, READS, HANGS_AFTER_LEAVING, FATAL_HOOK_HANGS, THREADS_CRASH };
 
 static void never(int code) {
     (void)code;
     for (;;) pause();
+}
+
+static pthread_barrier_t all_there;
+
+static void *crash(void *unused) {
+    pthread_barrier_wait(&all_there);
+    raise(SIGABRT);
+    return unused;
+}
+
+// As computing threads do that are given a bad address: all at once.
+static void crash_together(void) {
+    enum { THREADS = 4 };
+    pthread_t thread;
+    pthread_barrier_init(&all_there, NULL, THREADS);
+    for (int i = 1; i < THREADS; i++) pthread_create(&thread, NULL, crash, NULL);
+    crash(NULL);
 }
 
 static void child_does(int what) {
@@ -97,6 +124,7 @@ static void child_does(int what) {
         rest(0.1);
     }
     if (what == SLEEPS) rest(20);
+    if (what == THREADS_CRASH) crash_together();
     if (what == FATAL_HOOK_HANGS) {
         err_set_abort(never, 3);
         err_fatal("as it should");
@@ -153,8 +181,26 @@ static void fatal(void **state) {
     assert_non_null(strstr(said, "in \"reading a thing\" (x/thing.h5) at sft step 12: as it should"));
 }
 
+static int count(const char *text, const char *part) {
+    int n = 0;
+    for (; (text = strstr(text, part)); text++) n++;
+    return n;
+}
+
+// Threads that crash together: one speaks, and none ends the process before it has.
+static void crashes(void **state) {
+    (void)state;
+    char said[4096];
+    double seconds;
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(child_that(THREADS_CRASH, said, sizeof said, &seconds), DS_ERR_BUG);
+        assert_int_equal(count(said, " ends by signal ABRT in \"reading a thing\""), 1);
+        assert_int_equal(count(said, "the job ends with exit code 6"), 1);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(deadlines), cmocka_unit_test(quiet), cmocka_unit_test(threads),
-                                       cmocka_unit_test(fatal)};
+                                       cmocka_unit_test(fatal), cmocka_unit_test(crashes)};
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
