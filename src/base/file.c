@@ -233,6 +233,8 @@ Err file_remove_tree(const char *path) {
 
 bool file_exists(const char *path) { return access(path, F_OK) == 0; }
 
+bool file_absent(const char *path) { return access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR); }
+
 bool file_is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);

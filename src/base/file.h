@@ -40,6 +40,9 @@ Err file_rename_durable(const char *from, const char *to); // rename, then fsync
 Err file_make_dirs(const char *path);                      // like mkdir -p, but never writable by all
 Err file_remove_tree(const char *path);                    // like rm -rf; follows no links; a missing path is fine
 bool file_exists(const char *path);
+// The system says that there is nothing of this name. False where it cannot tell (a folder that may not be searched, a
+// file server that does not answer): who then opens the file hears the reason.
+bool file_absent(const char *path);
 bool file_is_dir(const char *path);
 
 // Bytes free for this user on the file system that holds `path` (a folder).

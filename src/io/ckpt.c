@@ -59,7 +59,7 @@ static Err read_done(const char *path, Xxh128Hex *hash) {
     Err err = DS_OK;
     char *text = NULL, *name = mem_printf("%s/DONE", path);
     size_t bytes = 0;
-    DS_CHECK(file_exists(name), DS_ERR_DATA, "%s: was never finished (no DONE)", path);
+    DS_CHECK(!file_absent(name), DS_ERR_DATA, "%s: was never finished (no DONE)", path);
     DS_TRY(file_read_all(name, 64, &text, &bytes));
     DS_CHECK(bytes == 33 && text[32] == '\n' && strspn(text, "0123456789abcdef") == 32, DS_ERR_DATA, "%s: is torn",
              name);
@@ -114,7 +114,8 @@ static int newest_first(const void *a, const void *b) {
 // A folder, not a link to one, that belongs to this user.
 static bool is_own_folder(const char *path) {
     struct stat st;
-    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return false;
+    if (lstat(path, &st) != 0) return errno != ENOENT; // who opens it hears why
+    if (!S_ISDIR(st.st_mode)) return false;
     if (st.st_uid == geteuid()) return true;
     log_warn("%s: belongs to another user and is left alone", path);
     return false;

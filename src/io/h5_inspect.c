@@ -159,7 +159,7 @@ Err h5_inspect_for_all(const Group *g, const char *path) {
     struct stat st;
     Err err = DS_OK;
     H5File *f = NULL;
-    if (group_rank(g) == 0 && path && file_exists(path)) err = h5_open_checked(path, &f);
+    if (group_rank(g) == 0 && path && !file_absent(path)) err = h5_open_checked(path, &f);
     h5_close(&f);
     err = agree_err(g, err);
     if (!err && path && stat(path, &st) == 0) remember(&st, true);

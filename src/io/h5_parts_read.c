@@ -1,6 +1,7 @@
 // h5_parts_read.c: reading what h5_parts.c wrote: a row as a whole, from its shard by pread or from the one data set
 // that a tensor is, and no element of a row that has not its hash. The row read last is kept: who reads a tensor in
 // order reads each row once.
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,11 +68,12 @@ static Err open_shard(H5Parts *p, int shard) {
     p->fd = -1;
     if (!p->folder) DS_TRY(h5_parts_shard_path(h5_path(p->file), -1, &p->folder));
     DS_TRY(h5_parts_shard_path(h5_path(p->file), shard, &path));
-    DS_CHECK(lstat(p->folder, &st) == 0, DS_ERR_DATA, "%s: its folder of shards %s is missing", h5_path(p->file),
-             p->folder);
+    const int error = lstat(p->folder, &st) == 0 ? 0 : errno;
+    DS_CHECK(!error, error == ENOENT ? DS_ERR_DATA : DS_ERR_IO, "%s: its folder of shards %s %s", h5_path(p->file),
+             p->folder, error == ENOENT ? "is missing" : strerror(error));
     DS_CHECK(S_ISDIR(st.st_mode), DS_ERR_DATA, "%s: %s is not a folder (symbolic links are not followed)",
              h5_path(p->file), p->folder);
-    DS_CHECK(file_exists(path), DS_ERR_DATA, "%s: its shard %s is missing", h5_path(p->file), path);
+    DS_CHECK(!file_absent(path), DS_ERR_DATA, "%s: its shard %s is missing", h5_path(p->file), path);
     snprintf(name, sizeof name, "%05d.h5", shard);
     DS_TRY(file_open_inside(p->folder, name, &p->fd, &p->shard_bytes));
     p->shard = shard;

@@ -387,7 +387,7 @@ static Err open_file(NcFile *f, const HistorySpec *spec, int64_t keep, const MPI
     int64_t state[2] = {0, 0}; // does the file go on? with how many records?
     if (world_rank() == 0) err = output_check(f->path);
     if (world_rank() == 0 && !err && keep > 0) {
-        if (file_exists(f->path)) {
+        if (!file_absent(f->path)) {
             err = rewind_file(f, spec, keep);
             state[0] = 1;
             state[1] = f->records;

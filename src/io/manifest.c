@@ -140,7 +140,7 @@ Err manifest_read(Manifest *m, const char *folder, Xxh128Hex *hash) {
     char *text = NULL, *path = mem_printf("%s/" FILE_NAME, folder);
     size_t bytes = 0, head = strlen(HEAD);
     *m = (Manifest){0};
-    DS_CHECK(file_exists(path), DS_ERR_DATA, "%s: is missing", path);
+    DS_CHECK(!file_absent(path), DS_ERR_DATA, "%s: is missing", path);
     DS_TRY(file_read_all(path, MAX_BYTES, &text, &bytes));
     *hash = hash_xxh128(text, bytes);
     DS_CHECK(bytes > head && !memcmp(text, HEAD, head), DS_ERR_DATA, "%s: is not a manifest of this format", path);

@@ -34,7 +34,7 @@ static void take_line(const char *line, Start **list, int *n) {
 static Err read_starts(const char *path, char **text, Start **list, int *n) {
     Err err = DS_OK;
     size_t bytes = 0;
-    if (!file_exists(path)) return DS_OK;
+    if (file_absent(path)) return DS_OK;
     DS_TRY(file_read_all(path, MAX_BYTES, text, &bytes));
     for (const char *line = *text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
         take_line(line, list, n);
@@ -96,7 +96,7 @@ Err starts_end(const char *out, Err code) {
     Err err = DS_OK;
     char *text = NULL, *path = mem_printf("%s/starts.log", out), line[64], when[32];
     size_t bytes = 0;
-    if (file_exists(path)) DS_TRY(file_read_all(path, MAX_BYTES, &text, &bytes));
+    if (!file_absent(path)) DS_TRY(file_read_all(path, MAX_BYTES, &text, &bytes));
     snprintf(line, sizeof line, "end %s %d\n", clock_iso(when), (int)code);
     DS_TRY(note(path, text, line));
 done:

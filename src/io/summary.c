@@ -22,7 +22,7 @@ Err summary_open(const char *path, Summary **out) {
     size_t bytes = 0;
     Summary *s = MEM_NEW(Summary, 1);
     s->path = mem_strdup(path);
-    if (file_exists(path)) {
+    if (!file_absent(path)) {
         json_error_t why;
         DS_TRY(file_read_all(path, MAX_BYTES, &text, &bytes));
         s->object = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);

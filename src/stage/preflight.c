@@ -98,7 +98,7 @@ static Err data_missing(const Params *p, DataKind kind, const char *path) {
 static Err open_data(Look *l, DataKind kind, const char *path, Dataset **d) {
     Err err = DS_OK;
     Tokenizer *tok = NULL;
-    if (!file_exists(path)) return data_missing(l->p, kind, path);
+    if (file_absent(path)) return data_missing(l->p, kind, path);
     DS_TRY(dataset_open(path, d));
     DS_TRY(dataset_tokenizer(*d, &tok));
     if (!l->tok_path) {
@@ -171,7 +171,7 @@ static const ModelParams *keys_of(const Params *p, JobModel model) {
 static Err open_model(Look *l, JobModel model, const char *path, Arch *a) {
     Err err = DS_OK;
     ModelFile *file = NULL;
-    if (!file_exists(path))
+    if (file_absent(path))
         return err_set(DS_ERR_IO,
                        "%s: [%s] model = %s: there is no such file; bin/dschat-model import DIR %s makes one of a "
                        "Hugging Face folder or GGUF",
@@ -333,7 +333,7 @@ int preflight_products(const Params *p) {
     int there = 0;
     for (int kind = 0; kind < STAGE_KINDS; kind++) {
         char *path = stage_product_path(p, (StageKind)kind);
-        if (file_exists(path)) there |= 1 << kind;
+        if (!file_absent(path)) there |= 1 << kind; // a finished stage is not run again for want of an answer
         mem_free(path);
     }
     return there;
@@ -342,7 +342,7 @@ int preflight_products(const Params *p) {
 Err preflight_params(const Params *p) {
     static const DataKind kinds[] = {DATA_SFT, DATA_RM, DATA_PPO};
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ppo_file};
-    if (params_was_set(p, "data.file") || file_exists(p->data.file)) return DS_OK;
+    if (params_was_set(p, "data.file") || !file_absent(p->data.file)) return DS_OK;
     const int left = p->job.stages & ~preflight_products(p);
     for (int i = 0; i < DS_COUNT(kinds); i++)
         if (left >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);

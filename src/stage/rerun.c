@@ -87,7 +87,7 @@ static Err hash_content(const char *path, char out[48]) {
     bool there;
     Xxh128Hex hash;
     out[0] = 0;
-    if (!file_exists(path)) return DS_OK;
+    if (file_absent(path)) return DS_OK;
     DS_TRY(h5_sums_content(path, &hash, &there));
     if (!there) {
         DS_TRY(file_open_read(path, &fd, &bytes));
@@ -132,7 +132,7 @@ static void read_hashes(Rerun *r) {
 static Err read_record(Rerun *r) {
     Err err = DS_OK;
     size_t bytes = 0;
-    if (!r->begun || !file_exists(r->path)) goto done;
+    if (!r->begun || file_absent(r->path)) goto done;
     DS_TRY(file_read_all(r->path, MAX_RECORD, &r->text, &bytes));
     DS_TRY(params_recall(r->path, r->text, bytes, &r->was));
     read_hashes(r);

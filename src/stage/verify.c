@@ -92,7 +92,7 @@ Err verify_inputs(const Run *run, int stages_left) {
     }
     list_inputs(&in, run, run->p->job.verify == VERIFY_ALL ? ~0 : stages_left);
     for (int i = 0; i < in.n; i++) {
-        int64_t there = group_rank(run->world) == 0 && file_exists(in.path[i]);
+        int64_t there = group_rank(run->world) == 0 && !file_absent(in.path[i]);
         coll_bcast(run->world, &there, sizeof there, 0);
         if (!there) continue;
         v.without = 0;
