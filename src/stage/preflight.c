@@ -333,7 +333,7 @@ int preflight_products(const Params *p) {
     int there = 0;
     for (int kind = 0; kind < STAGE_KINDS; kind++) {
         char *path = stage_product_path(p, (StageKind)kind);
-        if (file_exists(path)) there |= 1 << kind;
+        if (file_exists(path)) there |= 1 << kind; // a finished stage is not run again for want of an answer
         mem_free(path);
     }
     return there;

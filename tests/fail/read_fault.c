@@ -1,11 +1,12 @@
 // read_fault.c: LD_PRELOAD library that lets the n-th call that looks at a file below a folder fail once.
 //
-// Counted are open, openat, fopen, read, pread, readv, preadv, mmap, fstat, lseek and close, with their 64-bit names.
+// Counted are open, openat, fopen, read, pread, readv, preadv, mmap, access, lstat, fstat, lseek and close, with their
+// 64-bit names.
 //
 // FAULT_DIR: only files whose path contains this. FAULT_AT: n, 0 = none. FAULT_MODE: fail (the call returns its error;
 // close closes), short (a read gives half of what it would; other calls are not counted). FAULT_ERRNO: number, default
-// EIO. FAULT_RANK: only this rank of an MPI job (PMI_RANK), default every one. FAULT_COUNT: file to which each process
-// adds "<calls> <what failed>" when it ends.
+// EIO. FAULT_RANK: only this rank of an MPI job (PMI_RANK), default every one. FAULT_CALL: only calls of this name.
+// FAULT_COUNT: file to which each process adds "<calls> <what failed>" when it ends.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -41,7 +42,9 @@ static int matches(const char *path) {
 static int fault_on(const char *path, const char *what, int reads) {
     const char *at = getenv("FAULT_AT"), *mode = getenv("FAULT_MODE"), *number = getenv("FAULT_ERRNO");
     const int is_short = mode && !strcmp(mode, "short");
-    if (inside || !matches(path) || !on_rank() || (is_short && !reads)) return 0;
+    const char *only = getenv("FAULT_CALL");
+    if (inside || !matches(path) || !on_rank() || (is_short && !reads) || (only && *only && strcmp(only, what)))
+        return 0;
     if (__atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) != (at ? atol(at) : 0)) return 0;
     snprintf(hit, sizeof hit, "%s %s", what, path);
     errno = number ? atoi(number) : EIO;
@@ -140,6 +143,19 @@ MMAP(mmap64)
     }
 FSTAT(fstat, stat)
 FSTAT(fstat64, stat64)
+
+#define LSTAT(name, type)                                                                                              \
+    int name(const char *path, struct type *st) {                                                                      \
+        REAL(int, name, const char *, struct type *);                                                                  \
+        return fault_on(path, #name, 0) ? -1 : real(path, st);                                                         \
+    }
+LSTAT(lstat, stat)
+LSTAT(lstat64, stat64)
+
+int access(const char *path, int how) {
+    REAL(int, access, const char *, int);
+    return fault_on(path, "access", 0) ? -1 : real(path, how);
+}
 
 #define LSEEK(name)                                                                                                    \
     off_t name(int fd, off_t at, int from) {                                                                           \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# reads.sh: a call that looks at a file of a job fails once (open, read, mmap, stat, seek, close: EIO), or a read gives half: in a stage that
-# goes on, in a job that begins with model files, on 1 rank and on each of 2. It ends with one message and exit code 4, or as if nothing had
-# happened, which the digest of all results proves.
+# reads.sh: a call that looks at a file of a job fails once (open, read, mmap, access, stat, seek, close: EIO), or a read gives half: in a
+# stage that goes on, in a job that begins with model files, on 1 rank and on each of 2. It ends with one message and exit code 4, or as if
+# nothing had happened, which the digest of all results proves. A look at each of the run's own files also by name: none counts as missing, and
+# no stage runs again for it.
 #
 # reads.sh [N]: tries N calls of each case, spread over it; "all": every one. DSCHAT_TEST_JOBS trials run at a time (default 2).
 set -u
@@ -15,10 +16,10 @@ rm -rf "$here" && mkdir -p "$here"
 cc -shared -fPIC -O1 -o "$here/fault.so" tests/fail/read_fault.c -ldl || { echo "FAIL reads_setup: does not build"; exit 1; }
 bad=0
 
-# fault COPY WAY RANKS RANK MODE N: a trial; what failed in COPY.count; exit code
+# fault COPY WAY RANKS RANK MODE N [FILE]: a trial; what failed in COPY.count; exit code
 fault() {
     rm -f "$1.count"
-    (export FAULT_DIR="/$1/" FAULT_RANK="$4" FAULT_MODE="$5" FAULT_AT="$6" FAULT_COUNT="$PWD/$1.count" LD_PRELOAD="$PWD/$here/fault.so"
+    (export FAULT_DIR="$1/${7:-}" FAULT_RANK="$4" FAULT_MODE="$5" FAULT_AT="$6" FAULT_COUNT="$PWD/$1.count" LD_PRELOAD="$PWD/$here/fault.so"
     trial_run "$1" "$2" "$3")
 }
 
@@ -60,6 +61,18 @@ sweep() {
     else echo "ok $name ($(wc -l <"$log.all") of $calls calls: $(grep -c same "$log.all") as if nothing had happened, $(grep -c refused "$log.all") refused)"; fi
 }
 
+# look FILE N [CALL]: the n-th call (CALL: of that name) on this file of the run fails, on 1 rank, in rm
+look() {
+    local copy=$here/1/look why name=reads_look_${1//\//_}_$2
+    trial_codes=4
+    trial_copy "$here/1" rm "$copy"
+    FAULT_CALL=${3:-} fault "$copy" rm 1 0 fail "$2" "out/$1"
+    why=$(trial_judge "$copy" rm $?)
+    ! grep -q '^sft: superv' "$copy.log" || why="sft, which is done, runs again"
+    [ -n "$why" ] || grep -qv " nothing$" "$copy.count" || why="nothing looks at it"
+    if [ -n "$why" ]; then bad=1; echo "FAIL $name: $why"; else echo "ok $name"; fi
+}
+
 [ "$want" != all ] || want=0
 for ranks in 1 2; do
     trial_setup "$here/$ranks" $ranks || { echo "FAIL reads_setup_$ranks: $(tail -n 1 "$here/$ranks/t.log")"; bad=1; continue; }
@@ -69,5 +82,8 @@ for ranks in 1 2; do
             sweep $ranks $way $rank short $(((want + 4) / 5))
         done
     done
+    [ $ranks = 1 ] || continue
+    for k in 1 2 3; do look models/sft.h5 $k access; done
+    for file in params.out summary.json history.nc checkpoints checkpoints/rm-000001 checkpoints/rm-000001/DONE; do look $file 1; done
 done
 exit $bad
