@@ -352,6 +352,60 @@ static void pair_with_config(void **state) {
     ok(file_remove_tree("build/tmp/token"));
 }
 
+// What the ids of `in` say, special tokens left out, is `out`.
+static void expect_text(const Tokenizer *t, const char *in, const char *out) {
+    TokIds ids = {0};
+    ok(tok_encode(t, in, (int64_t)strlen(in), TOK_SPECIAL, &ids));
+    char *text = tok_text(t, ids.id, ids.n);
+    if (strcmp(text, out)) fail_msg("\"%s\" becomes \"%s\", expected \"%s\"", in, text, out);
+    mem_free(text);
+    tok_ids_free(&ids);
+}
+
+// A special token that takes the white space beside it: on its left (lstrip), on its right (rstrip), none of the other
+// side. What is white space was asked of Hugging Face tokenizers 0.23, as were the last two texts.
+static void check_strips(const char *side, bool left) {
+    static const char *const white[] = {"\t",           "\n",           "\v",
+                                        "\f",           "\r",           " ",
+                                        "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80",
+                                        "\xe2\x80\x80", "\xe2\x80\x8a", "\xe2\x80\xa8",
+                                        "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+                                        "\xe3\x80\x80"},
+                             *const other[] = {
+                                 "\b",       "\x0e",         "\x1c",         "\x1f",         "!",           "\xc2\x84",
+                                 "\xc2\xa1", "\xe1\xa0\x8e", "\xe2\x80\x8b", "\xe2\x81\xa0", "\xef\xbb\xbf"};
+    json_t *root = refs_read("tests/refs/token_gpt2.json"), *v;
+    Tokenizer *t;
+    size_t i;
+    json_array_foreach(refs_member(root, "added_tokens"), i,
+                       v) if (!strcmp(json_string_value(refs_member(v, "content")), "<|im_end|>"))
+        json_object_set(v, side, json_true());
+    char *text = json_dumps(root, 0);
+    write_file("build/tmp/token/strips.json", text, strlen(text));
+    free(text); // lint: jansson's memory
+    json_decref(root);
+    ok(tok_load("build/tmp/token/strips.json", &t));
+    for (int k = 0; k < DS_COUNT(white) + DS_COUNT(other); k++) {
+        const bool taken = k < DS_COUNT(white);
+        const char *c = taken ? white[k] : other[k - DS_COUNT(white)];
+        char *in = mem_printf("x%s%s<|im_end|>%s%sy", c, c, c, c);
+        const char *one = taken && left ? "" : c, *two = taken && !left ? "" : c;
+        char *out = mem_printf("x%s%s%s%sy", one, one, two, two);
+        expect_text(t, in, out);
+        mem_free(in);
+        mem_free(out);
+    }
+    expect_text(t, "a \t\n<|im_end|> \xe3\x80\x80\tb <|im_start|> c  <|im_end|>",
+                left ? "a \xe3\x80\x80\tb  c" : "a \t\nb  c  ");
+    tok_free(&t);
+}
+
+static void strips(void **state) {
+    (void)state;
+    check_strips("lstrip", true);
+    check_strips("rstrip", false);
+}
+
 // Streams never hold broken UTF-8 and add up to the whole text.
 static void streams(void **state) {
     (void)state;
@@ -395,6 +449,55 @@ static void streams(void **state) {
         tok_free(&t);
     }
     json_decref(refs);
+}
+
+static int32_t byte_token(const Tokenizer *t, int byte) {
+    for (int32_t id = 0; id < tok_vocab_size(t); id++) {
+        const TokStr piece = tok_piece(t, id);
+        if (piece.n == 1 && (unsigned char)piece.s[0] == byte) return id;
+    }
+    fail_msg("no token for byte %02x", (unsigned)byte);
+    return -1;
+}
+
+// After each byte a stream has all characters that are whole, U+FFFD for what cannot become one any more, and holds
+// back only what still can.
+static void stream_of_bytes(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes;
+        int shown[8]; // bytes of the text after each, and after the end
+        const char *text;
+    } all[] = {{"\xe2\x82\xac", {0, 0, 3, 3}, "\xe2\x82\xac"},
+               {"\xe2"
+                "A",
+                {0, 4, 4},
+                "\xef\xbf\xbd"
+                "A"},
+               {"\xf0\x9f"
+                "AB",
+                {0, 0, 4, 5, 5},
+                "\xef\xbf\xbd"
+                "AB"},
+               {"\xe2\xc3\xa9", {0, 3, 5, 5}, "\xef\xbf\xbd\xc3\xa9"},
+               {"\xc3\xa9\xf0\x9f\x98", {0, 2, 2, 2, 2, 5}, "\xc3\xa9\xef\xbf\xbd"},
+               {"\xa9z", {3, 4, 4}, "\xef\xbf\xbdz"}};
+    Tokenizer *t = refs_tokenizer("gpt2");
+    for (int i = 0; i < DS_COUNT(all); i++) {
+        TokStream stream = {0};
+        char *out = NULL;
+        size_t bytes = 0;
+        int at = 0;
+        for (; all[i].bytes[at]; at++) {
+            tok_stream_next(t, &stream, byte_token(t, (unsigned char)all[i].bytes[at]), &out, &bytes);
+            assert_int_equal(bytes, all[i].shown[at]);
+        }
+        tok_stream_end(&stream, &out, &bytes);
+        assert_int_equal(bytes, all[i].shown[at]);
+        assert_string_equal(out, all[i].text);
+        mem_free(out);
+    }
+    tok_free(&t);
 }
 
 // ---- hostile files ----
@@ -561,9 +664,10 @@ static void hostile_protobuf(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strings_match), cmocka_unit_test(long_text_matches), cmocka_unit_test(shared_gpt2),
-        cmocka_unit_test(shared_llama2), cmocka_unit_test(stored_form),       cmocka_unit_test(exported_form),
-        cmocka_unit_test(gguf_arrays),   cmocka_unit_test(pair_with_config),  cmocka_unit_test(streams),
-        cmocka_unit_test(hostile_json),  cmocka_unit_test(truncated_files),   cmocka_unit_test(hostile_protobuf)};
+        cmocka_unit_test(strings_match),   cmocka_unit_test(long_text_matches), cmocka_unit_test(shared_gpt2),
+        cmocka_unit_test(shared_llama2),   cmocka_unit_test(stored_form),       cmocka_unit_test(exported_form),
+        cmocka_unit_test(gguf_arrays),     cmocka_unit_test(pair_with_config),  cmocka_unit_test(strips),
+        cmocka_unit_test(streams),         cmocka_unit_test(stream_of_bytes),   cmocka_unit_test(hostile_json),
+        cmocka_unit_test(truncated_files), cmocka_unit_test(hostile_protobuf)};
     return cmocka_run_group_tests_name("bpe", tests, NULL, NULL);
 }
