@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "comm/world.h"
+#include "gen/hybrid.h"
 #include "plan/plan.h"
 
 #define COUNT 125239296.0
@@ -172,11 +173,28 @@ static void generation(void **state) {
          400 * (weights / 2 / 5e10 + 2 * 2 * LAYERS * 4 * WIDTH * 4 / 2.0 / 2e10), 0.001, "in two parts");
 }
 
+// The generator of plans and runs is made as the keys say; that it gives its memory back is seen in spmd/test_exact.
+static void generator(void **state) {
+    (void)state;
+    char *keys[] = {"generate.release_cache=yes", "generate.gather=block", "generate.kv_block=8",
+                    "generate.gather_blocks=3"};
+    Params *p = NULL, *q = NULL;
+    assert_int_equal(params_parse("t.in", base, strlen(base), 0, NULL, &p), DS_OK);
+    assert_int_equal(params_parse("t.in", base, strlen(base), DS_COUNT(keys), keys, &q), DS_OK);
+    const HybridCfg x = hybrid_config(p, 4, 4), y = hybrid_config(q, 4, 2);
+    assert_true(!x.release && y.release && !x.by_block && y.by_block);
+    assert_true(x.kv_block == 16 && y.kv_block == 8 && x.gather_blocks == 8 && y.gather_blocks == 3);
+    assert_true(x.max_tokens == LENGTH && x.max_prompt == PROMPT && x.prefill_tokens == 2048 && x.slots == 4);
+    params_free(&p);
+    params_free(&q);
+}
+
 int main(void) {
     world_init();
     const struct CMUnitTest tests[] = {cmocka_unit_test(arithmetic),  cmocka_unit_test(turns),
                                        cmocka_unit_test(checkpoints), cmocka_unit_test(memory),
-                                       cmocka_unit_test(traffic),     cmocka_unit_test(generation)};
+                                       cmocka_unit_test(traffic),     cmocka_unit_test(generation),
+                                       cmocka_unit_test(generator)};
     const int failed = cmocka_run_group_tests_name("plan", tests, NULL, NULL);
     world_finalize();
     return failed;
