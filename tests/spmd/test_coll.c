@@ -68,14 +68,16 @@ static void host_sums(void **state) {
     (void)state;
     const Group *g = group_world();
     const int size = group_size(g), rank = group_rank(g);
-    double x[2] = {1.0 / (rank + 1), rank}, want = 0, top = rank;
+    double x[2] = {1.0 / (rank + 1), rank}, want = 0, top = rank, last = rank == 0 ? 1e16 : 1;
     int64_t n = rank + 1, high = 10 - rank;
     for (int r = 0; r < size; r++) want += 1.0 / (r + 1);
     coll_sum_f64(g, x, 2);
+    coll_sum_f64(g, &last, 1);
     coll_sum_i64(g, &n, 1);
     coll_max_i64(g, &high, 1);
     coll_max_f64(g, &top, 1);
     assert_true(x[0] == want);
+    assert_true(last == 1e16); // rank 0 comes first, to which each 1 is less than half a place
     assert_int_equal(n, size * (size + 1) / 2);
     assert_int_equal(high, 10);
     assert_true(top == size - 1);
