@@ -59,9 +59,23 @@ job() {
     local out=$1 n=$2 key
     local -A last=()
     shift 2
-    for key in "$@"; do last[${key%%=*}]=$key; done
-    if [ "$n" = 1 ]; then tests/patience 120 ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null
-    else tests/patience 120 mpirun -np "$n" ./dschat "$params" job.out="$out" "${last[@]}" >"$out.log" 2>&1 </dev/null; fi
+    for key in job.out="$out" "$@"; do last[${key%%=*}]=$key; done
+    if [ "$n" = 1 ]; then tests/patience 120 ./dschat "$params" "${last[@]}" >"$out.log" 2>&1 </dev/null
+    else tests/patience 120 mpirun -np "$n" ./dschat "$params" "${last[@]}" >"$out.log" 2>&1 </dev/null; fi
+}
+
+# stopped OUT RANKS KEY=VALUE...: the same, its last rank stopped when a step has been made.
+stopped() {
+    local out=$1 code pid of=()
+    (job "$@") &
+    pid=$!
+    while kill -0 $pid 2>/dev/null && ! grep -qs '^sft  *[1-9]' "$out.log"; do sleep 0.1; done
+    of=($(ranks_of $pid))
+    [ ${#of[@]} = 0 ] || kill -STOP "${of[-1]}"
+    wait $pid
+    code=$?
+    [ ${#of[@]} = 0 ] || kill -KILL "${of[-1]}" 2>/dev/null
+    return $code
 }
 
 # plan RANKS KEY=VALUE...
@@ -112,7 +126,7 @@ row() {
     local given=($(all_keys "$base"))
     case $where in
     test:*)
-        grep -rlq -e "${where#*:}" tests/fail tests/restart tests/spmd && echo "ok keys_$key" || fail "$key" "no test has ${where#*:}"
+        grep -rlq -e "${where#*:}" tests/unit tests/spmd && echo "ok keys_$key" || fail "$key" "no test has ${where#*:}"
         return
         ;;
     plan:*)
@@ -123,14 +137,17 @@ row() {
         else echo "ok keys_$key"; fi
         return
         ;;
-    exit:*) ;;
+    exit:* | stopped:*) ;;
     *) begin "$base" ;;
     esac
-    job "$out" "${ranks[$base]}" "${given[@]}" "$key=$value"
+    case $where in
+    stopped:*) stopped "$out" "${ranks[$base]}" "${given[@]}" "$key=$value" ;;
+    *) job "$out" "${ranks[$base]}" "${given[@]}" "$key=$value" ;;
+    esac
     code=$?
     case $where in
-    exit:*)
-        want=${where#exit:}
+    exit:* | stopped:*)
+        want=${where#*:}
         if [ $code != "${want%%:*}" ]; then fail "$key" "exit code $code, expected ${want%%:*}: $(tail -n 1 "$out.log")"
         elif ! grep -q -e "${want#*:}" "$out.log"; then fail "$key" "does not say \"${want#*:}\": $(tail -n 1 "$out.log")"
         else echo "ok keys_$key"; fi
@@ -143,19 +160,21 @@ row() {
     rm -rf "$out"
 }
 
+# What done holds: the run of sft, to be begun again with other keys.
+cp_done() { [ -e "$here/done" ] || cp -r "$sft" "$here/done"; }
 cp_other() { [ -e "$here/other.h5" ] || h5repack -l CONTI "$sft/models/sft.h5" "$here/other.h5"; }
 
 while IFS=$'\t' read -r word name of n rest; do
     [ "$word" = base ] || continue
     parent[$name]=$of ranks[$name]=$n keys[$name]=$(eval "echo \"$rest\"")
 done <"$table"
-begin sft && begin rm && begin ppo && cp_other
+begin sft && begin rm && begin ppo && cp_other && cp_done
 [ $bad = 0 ] || exit 1
 
 # Two equal runs look alike wherever a row looks, or looking would show nothing.
 for base in sft rm ppo; do
     job "$here/again" 1 $(all_keys $base) || fail again "$(tail -n 1 "$here/again.log")"
-    awk -F'\t' -v base=$base '$1 !~ /^(#|base)/ && NF >= 4 && $2 == base && $4 !~ /^(exit|plan|test):/ { print $4 }' "$table" | sort -u >"$here/looks"
+    awk -F'\t' -v base=$base '$1 !~ /^(#|base)/ && NF >= 4 && $2 == base && $4 !~ /^(exit|plan|stopped|test):/ { print $4 }' "$table" | sort -u >"$here/looks"
     while read -r where; do
         alike "$here/$base" "$here/again" "$where" || fail "again_$base" "two equal runs differ in $where"
     done <"$here/looks"

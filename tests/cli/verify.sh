@@ -39,6 +39,23 @@ expect later_stage 3 'rm.h5: is damaged' "$first" data.rm_file="$here/rm.h5"
 expect no 0 'inputs are not verified' 'inputs verified' job.verify=no
 expect used 0 "$first" 'damaged' data.rm_file="$here/rm.h5" job.stages=sft
 expect all 3 'rm.h5: is damaged' "$first" data.rm_file="$here/rm.h5" job.stages=sft job.verify=all
+
+# Each stage's own files, each once: data sets, models that are named, products of the stages before.
+files=""
+for kind in sft rm ppo ptx; do
+    cp "$tiny_data/all.h5" "$here/own_$kind.h5"
+    files="$files data.${kind}_file=$here/own_$kind.h5"
+done
+made=$here/whole/models
+files="$files actor.model=$made/sft.h5 reward.model=$made/rm.h5 critic.model=$made/critic.h5 reference.model=$made/actor.h5"
+expect own_all 0 'inputs verified: 8 files' '' $files
+expect own_sft 0 'inputs verified: 2 files' '' $files job.stages=sft
+expect own_rm 0 'inputs verified: 3 files' '' $files job.stages=rm
+expect own_ppo 0 'inputs verified: 6 files' '' $files job.stages=ppo
+expect own_no_texts 0 'inputs verified: 5 files' '' $files job.stages=ppo ppo.ptx_coef=0
+expect begun 0 'inputs verified: 1 files' '' job.stages=sft
+expect begun 0 'inputs verified: 2 files' '' job.stages="sft, rm"
+expect begun 0 'inputs verified: 3 files' ''
 cp -r "$here/whole/models" "$here/models"
 damage "$here/models/rm.shards/00000.h5"
 expect model 3 'rm.shards/00000.h5: .* is damaged' "$first" critic.model="$here/models/rm.h5"

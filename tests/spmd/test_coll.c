@@ -64,18 +64,47 @@ static void reduce_scatter_and_gather(void **state) {
     mem_free(x);
 }
 
+// Each rank gets what every other has for it, and nothing in its own place; what it sends is counted as it was told.
+static void exchange(void **state) {
+    (void)state;
+    const Group *g = group_world();
+    const int size = group_size(g), rank = group_rank(g);
+    enum { SLOT = 17 };
+    float *x = MEM_NEW(float, SLOT *size);
+    Dev *out = kernels->mem_create((size_t)(SLOT * size) * sizeof *x, MEM_COMM),
+        *in = kernels->mem_create((size_t)(SLOT * size) * sizeof *x, MEM_COMM);
+    for (int i = 0; i < SLOT * size; i++) x[i] = (float)(10000 * rank + i);
+    kernels->copy_in(out, x, (size_t)(SLOT * size) * sizeof *x);
+    for (int i = 0; i < SLOT * size; i++) x[i] = -1;
+    kernels->copy_in(in, x, (size_t)(SLOT * size) * sizeof *x);
+    const int64_t all = coll_bytes_sent(), before = coll_bytes_sent_as(COLL_REDUCE_SCATTER);
+    coll_exchange_dev(g, COLL_REDUCE_SCATTER, out, in, SLOT * sizeof *x);
+    const int64_t want = (size - 1) * SLOT * (int64_t)sizeof *x;
+    assert_int_equal(coll_bytes_sent() - all, want);
+    assert_int_equal(coll_bytes_sent_as(COLL_REDUCE_SCATTER) - before, want);
+    kernels->copy_out(x, in, (size_t)(SLOT * size) * sizeof *x);
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < SLOT; i++)
+            assert_true(x[SLOT * r + i] == (r == rank ? -1 : (float)(10000 * r + SLOT * rank + i)));
+    kernels->mem_destroy(out);
+    kernels->mem_destroy(in);
+    mem_free(x);
+}
+
 static void host_sums(void **state) {
     (void)state;
     const Group *g = group_world();
     const int size = group_size(g), rank = group_rank(g);
-    double x[2] = {1.0 / (rank + 1), rank}, want = 0, top = rank;
+    double x[2] = {1.0 / (rank + 1), rank}, want = 0, top = rank, last = rank == 0 ? 1e16 : 1;
     int64_t n = rank + 1, high = 10 - rank;
     for (int r = 0; r < size; r++) want += 1.0 / (r + 1);
     coll_sum_f64(g, x, 2);
+    coll_sum_f64(g, &last, 1);
     coll_sum_i64(g, &n, 1);
     coll_max_i64(g, &high, 1);
     coll_max_f64(g, &top, 1);
     assert_true(x[0] == want);
+    assert_true(last == 1e16); // rank 0 comes first, to which each 1 is less than half a place
     assert_int_equal(n, size * (size + 1) / 2);
     assert_int_equal(high, 10);
     assert_true(top == size - 1);
@@ -133,8 +162,9 @@ int main(void) {
     world_init();
     if (kernels_open("cpu", "auto", 1, &kernels)) return DS_ERR_BUG;
     const struct CMUnitTest tests[] = {cmocka_unit_test(allreduce), cmocka_unit_test(reduce_scatter_and_gather),
-                                       cmocka_unit_test(host_sums), cmocka_unit_test(ragged),
-                                       cmocka_unit_test(one_error), cmocka_unit_test(split)};
+                                       cmocka_unit_test(exchange),  cmocka_unit_test(host_sums),
+                                       cmocka_unit_test(ragged),    cmocka_unit_test(one_error),
+                                       cmocka_unit_test(split)};
     int failed = cmocka_run_group_tests_name("coll", tests, NULL, NULL);
     world_finalize();
     return failed;

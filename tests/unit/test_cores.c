@@ -51,6 +51,7 @@ static void divides_a_node(void **state) {
     check(2, 8, 2, 4, 4, true);   // a core each
     check(2, 8, 2, 4, 8, true);   // both threads of a core
     check(2, 8, 2, 3, 5, false);  // the middle one needs both memories
+    check(2, 8, 1, 3, 5, false);  // the same of cores with one thread each
     check(2, 8, 1, 3, 2, true);   // the middle one keeps to one
     check(1, 8, 1, 1, 3, true);   // more cores than threads
     check(2, 6, 2, 1, 12, false); // all of it

@@ -193,6 +193,9 @@ static void test_lying_keys(void **state) {
             expect_refused(&b, "numbers");
         }
     }
+    put_head(&b, 3, 0, 1), put_text(&b, "numbers"), put32(&b, GGUF_ARRAY), put32(&b, GGUF_U64), put64(&b, 2),
+        put64(&b, 0); // one of two
+    expect_refused(&b, "key numbers says it has 2 items of uint64, the file has 8 bytes left");
     put_head(&b, 3, 0, 1), put_text(&b, ""), put32(&b, GGUF_U8), put(&b, "", 1);
     expect_refused(&b, "expected 1 to 255");
     put_head(&b, 3, 0, 1), put64(&b, 2), put(&b, "a\0", 2), put32(&b, GGUF_U8), put(&b, "", 1);

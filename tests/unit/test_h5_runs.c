@@ -95,11 +95,27 @@ static void test_parts(void **state) {
                 for (int64_t at = start, n; at < whole[i].count; at += n) {
                     H5Runs p = h5_runs_part(whole[i], cols, at, most);
                     n = p.count;
-                    assert_true(n >= 1 && n <= most && h5_runs_ok(p, 64, cols));
+                    assert_true(n >= 1 && n <= ds_min(most, whole[i].count - at) && h5_runs_ok(p, 64, cols));
                     for (int64_t k = 0; k < n; k++) assert_int_equal(place(p, cols, k), place(whole[i], cols, at + k));
                     if (whole[i].run && most >= 2 * whole[i].run && at % whole[i].run == 0)
                         assert_true(n == whole[i].count - at || n >= 2 * whole[i].run); // as much as one can be
                 }
+}
+
+// What lies inside a [4, 6] matrix, drawn in h5_runs.h.
+static void test_legal(void **state) {
+    (void)state;
+    static const struct {
+        H5Runs r;
+        bool legal;
+    } all[] = {{{0, 24, 0}, true},        {{20, 4, 0}, true},  {{20, 5, 0}, false}, {{24, 0, 0}, true},
+               {{24, 1, 0}, false},       {{25, 0, 0}, false}, {{1, 24, 0}, false}, {{-1, 4, 0}, false},
+               {{8, 6, 2}, true},         {{8, 8, 2}, false},  {{10, 6, 2}, true},  {{11, 6, 2}, false},
+               {{8, 5, 2}, false},        {{0, 24, 6}, true},  {{0, 28, 7}, false}, {{INT64_MAX, 1, 0}, false},
+               {{1, INT64_MAX, 0}, false}};
+    for (int i = 0; i < DS_COUNT(all); i++)
+        if (h5_runs_ok(all[i].r, 24, 6) != all[i].legal) fail_msg("run %d: expected %d", i, all[i].legal);
+    assert_false(h5_runs_ok((H5Runs){8, 6, 2}, 24, 0)); // not a matrix
 }
 
 static void test_words(void **state) {
@@ -155,10 +171,8 @@ static void test_budget(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tilings),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_words),
-        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_tilings), cmocka_unit_test(test_parts),  cmocka_unit_test(test_legal),
+        cmocka_unit_test(test_words),   cmocka_unit_test(test_budget),
     };
     return cmocka_run_group_tests_name("h5_runs", tests, NULL, NULL);
 }

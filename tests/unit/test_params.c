@@ -103,6 +103,8 @@ static void test_unknown_words(void **state) {
     (void)state;
     refuses("[job]\n\n[stf]\n", "t.in:3: unknown section [stf]; did you mean [sft]?");
     refuses("[qqqqqqqq]\n", "t.in:1: unknown section [qqqqqqqq]");
+    refuses("[pp]\nkl_coef = 1\n", "t.in:1: unknown section [pp]; did you mean [ppo]?"); // the start of a name
+    refuses("[]\n", "t.in:1: unknown section []");
     refuses("[ppo]\n# x\nkl_coeff = 1\n", "t.in:3: unknown key 'kl_coeff' in [ppo]; did you mean 'kl_coef'?");
     refuses("[job]\nlearning_rate_of_all = 1\n", "t.in:2: unknown key 'learning_rate_of_all' in [job]");
     refuses("[machine]\nsamples_per_prompt = 1\n",

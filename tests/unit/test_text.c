@@ -60,6 +60,37 @@ static void forms(void **state) {
     assert_string_equal(out, "a\\x0ab\\x00c");
 }
 
+// c in so many bytes, as RFC 3629 lays the bits, whether it allows that or not.
+static void lay(uint32_t c, int len, char *out) {
+    static const int heads[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    for (int i = len - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 63));
+    out[0] = (char)(heads[len] | c);
+}
+
+// Every number that four bytes hold: which are characters, each in its shortest form alone, and which of them may reach
+// a terminal: no control, nothing that ends a line or turns its direction.
+static void characters(void **state) {
+    (void)state;
+    static const uint32_t unsafe[] = {0x061C, 0x2028, 0x2029, 0x202A, 0x202B, 0x202C,
+                                      0x202D, 0x202E, 0x2066, 0x2067, 0x2068, 0x2069};
+    for (uint32_t c = 0; c < 0x200000; c++) {
+        const int need = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+        const bool legal = c <= 0x10FFFF && !(c >= 0xD800 && c < 0xE000);
+        bool plain = c >= 0xA0 || (c >= 0x20 && c < 0x7F) || c == '\t' || c == '\n';
+        for (int len = need; len <= 4; len++) {
+            char s[5] = {0};
+            lay(c, len, s);
+            int n;
+            const uint32_t got = text_utf8_next(s, len, &n);
+            const bool fine = legal && len == need;
+            if ((text_utf8_bad(s, len) < 0) != fine || got != (fine ? c : 0xFFFD) || n != (fine ? len : 1))
+                fail_msg("%x in %d bytes: %x, %d bytes", c, len, got, n);
+        }
+        for (int i = 0; i < DS_COUNT(unsafe); i++) plain = plain && c != unsafe[i];
+        if (legal && text_is_plain(c) != plain) fail_msg("%x: expected %d", c, plain);
+    }
+}
+
 // Whatever the bytes: no command, valid UTF-8; cut at a character's end where there is no room.
 static void all_bytes(void **state) {
     (void)state;
@@ -203,8 +234,12 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forms),           cmocka_unit_test(all_bytes),
-                                       cmocka_unit_test(errors_and_logs), cmocka_unit_test(links_are_not_followed),
-                                       cmocka_unit_test(folders),         cmocka_unit_test(umask_decides)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forms),
+                                       cmocka_unit_test(characters),
+                                       cmocka_unit_test(all_bytes),
+                                       cmocka_unit_test(errors_and_logs),
+                                       cmocka_unit_test(links_are_not_followed),
+                                       cmocka_unit_test(folders),
+                                       cmocka_unit_test(umask_decides)};
     return cmocka_run_group_tests_name("text", tests, setup, NULL);
 }
