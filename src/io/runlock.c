@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
@@ -34,7 +35,7 @@ enum {
 // What the file says.
 typedef struct {
     bool held, leaving;
-    char host[65], job[65], since[33];
+    char host[65], boot[65], job[65], since[33]; // boot: of its machine, since machines can have the same name
     long pid;
     unsigned long long ticks; // when the process began, since boot: tells apart processes that had the same number
     unsigned long long token; // of this holding
@@ -58,10 +59,10 @@ struct Runlock {
 
 static size_t put_words(const Holder *h, char out[WORDS]) {
     return (size_t)snprintf(out, WORDS,
-                            "dschat-lock 1\nhost %s\npid %ld\nticks %llu\njob %s\nsince %s\ntoken %016llx\nstate "
-                            "%s\nbeat %010ld\n",
-                            h->host, h->pid, h->ticks, h->job, h->since, h->token, h->leaving ? "leaving" : "running",
-                            h->beat);
+                            "dschat-lock 1\nhost %s\nboot %s\npid %ld\nticks %llu\njob %s\nsince %s\ntoken "
+                            "%016llx\nstate %s\nbeat %010ld\n",
+                            h->host, h->boot, h->pid, h->ticks, h->job, h->since, h->token,
+                            h->leaving ? "leaving" : "running", h->beat);
 }
 
 // What is not a plain letter of ASCII would reach a terminal.
@@ -70,26 +71,33 @@ static void make_plain(char *s) {
         if (!isgraph((unsigned char)*s)) *s = '?';
 }
 
-static Holder read_words(int fd) {
+// False: errno says why; a file that cannot be read is not one that nobody holds.
+static bool read_words(int fd, Holder *h) {
     char text[WORDS], state[17];
-    Holder h = {0};
-    const ssize_t n = pread(fd, text, WORDS - 1, 0);
-    text[n > 0 ? n : 0] = 0;
-    h.held = sscanf(text,
-                    "dschat-lock 1\nhost %64s\npid %ld\nticks %llu\njob %64s\nsince %32s\ntoken %llx\nstate %16s\nbeat "
-                    "%ld\n",
-                    h.host, &h.pid, &h.ticks, h.job, h.since, &h.token, state, &h.beat) == 8;
-    h.leaving = h.held && !strcmp(state, "leaving");
-    make_plain(h.host), make_plain(h.job), make_plain(h.since);
-    return h;
+    ssize_t n;
+    *h = (Holder){0};
+    while ((n = pread(fd, text, WORDS - 1, 0)) < 0 && errno == EINTR) {
+    }
+    if (n < 0) return false;
+    text[n] = 0;
+    h->held = sscanf(text,
+                     "dschat-lock 1\nhost %64s\nboot %64s\npid %ld\nticks %llu\njob %64s\nsince %32s\ntoken "
+                     "%llx\nstate %16s\nbeat %ld\n",
+                     h->host, h->boot, &h->pid, &h->ticks, h->job, h->since, &h->token, state, &h->beat) == 9;
+    h->leaving = h->held && !strcmp(state, "leaving");
+    make_plain(h->host), make_plain(h->job), make_plain(h->since);
+    return true;
 }
 
 static Err write_words(const Runlock *l) {
+    Err err = DS_OK;
     char text[WORDS];
     const size_t n = put_words(&l->me, text);
-    if (pwrite(l->fd, text, n, 0) != (ssize_t)n || ftruncate(l->fd, (off_t)n) || (!l->local && fdatasync(l->fd)))
-        return err_set(DS_ERR_IO, "%s: cannot write: %s", l->path, strerror(errno));
-    return DS_OK;
+    DS_TRY(file_pwrite(l->fd, l->path, text, n, 0));
+    DS_CHECK(!ftruncate(l->fd, (off_t)n) && (l->local || !fdatasync(l->fd)), DS_ERR_IO, "%s: cannot write: %s", l->path,
+             strerror(errno));
+done:
+    return err;
 }
 
 // ---- who we are, who they are ----
@@ -112,7 +120,10 @@ static unsigned long long process_ticks(long pid) {
 
 static void introduce(Holder *me) {
     static const char *const jobs[] = {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID"};
-    *me = (Holder){.held = true, .job = "-", .pid = (long)getpid()};
+    *me = (Holder){.held = true, .boot = "-", .job = "-", .pid = (long)getpid()};
+    FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (boot && fscanf(boot, "%64s", me->boot) != 1) snprintf(me->boot, sizeof me->boot, "-");
+    if (boot) fclose(boot);
     if (gethostname(me->host, sizeof me->host - 1) || !me->host[0]) snprintf(me->host, sizeof me->host, "unknown");
     for (int i = DS_COUNT(jobs) - 1; i >= 0; i--)
         if (getenv(jobs[i]) && *getenv(jobs[i])) snprintf(me->job, sizeof me->job, "%s", getenv(jobs[i]));
@@ -122,7 +133,10 @@ static void introduce(Holder *me) {
     if (getrandom(&me->token, sizeof me->token, 0) != sizeof me->token) me->token = me->ticks ^ (uint64_t)me->pid << 32;
 }
 
-static bool same_host(const Runlock *l, const Holder *h) { return !strcmp(l->me.host, h->host); }
+// Of one kernel, and of one container in it: a process's number means the same.
+static bool same_host(const Runlock *l, const Holder *h) {
+    return !strcmp(l->me.host, h->host) && !strcmp(l->me.boot, h->boot);
+}
 
 static bool process_is_gone(const Holder *h) {
     if (kill((pid_t)h->pid, 0) && errno == ESRCH) return true;
@@ -180,7 +194,7 @@ static Err look(Runlock *l, System *system, Holder *h) {
         if (is_named(l)) break; // else it was removed meanwhile
         usleep(10000);
     }
-    *h = read_words(l->fd);
+    DS_CHECK(read_words(l->fd, h), DS_ERR_IO, "%s: cannot read: %s", l->path, strerror(errno));
     l->local = is_local(l->fd);
 done:
     return err;
@@ -190,9 +204,11 @@ done:
 static bool read_named(const Runlock *l, Holder *h) {
     const int fd = open(l->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return false;
-    *h = read_words(fd);
+    const bool read = read_words(fd, h);
+    const int error = errno;
     close(fd);
-    return true;
+    errno = error;
+    return read;
 }
 
 // ---- taking it ----
@@ -224,18 +240,23 @@ static Decision decide(const Runlock *l, const Watch *w, System system, const Ho
     if (!h->held) return waited < UNNAMED ? WAIT : REFUSE;
     if (system == SYSTEM_OURS && (l->local || same_host(l, h))) return TAKE;
     if (system != SYSTEM_THEIRS && same_host(l, h) && process_is_gone(h)) return TAKE;
-    if (system != SYSTEM_THEIRS && !same_host(l, h) && !w->beats) return still >= STILL ? TAKE : WAIT;
+    if (!same_host(l, h) && !w->beats && still < STILL) return WAIT;
+    if (system != SYSTEM_THEIRS && !same_host(l, h) && !w->beats) return TAKE;
     if (same_host(l, h) && process_is_gone(h) && waited < UNNAMED) return WAIT; // the words are of the one before
     return h->leaving && waited < PATIENCE ? WAIT : REFUSE;
 }
 
-static Err refuse(const Runlock *l, const Holder *h) {
+static Err refuse(const Runlock *l, const Watch *w, const Holder *h) {
     char *who = describe(h);
-    Err err =
-        err_set(DS_STOP_FINAL,
-                "%s: another job works in this folder: %s%s; this one has touched nothing. Wait until it ends, stop "
-                "it (touch %s/STOP), or choose another [job] out",
-                l->dir, who, h->leaving ? ", which still writes its last checkpoint" : "", l->dir);
+    // Its node died and the file server has not heard of it.
+    const bool silent = h->held && !same_host(l, h) && !w->beats;
+    Err err = err_set(
+        DS_STOP_FINAL,
+        "%s: another job works in this folder: %s%s%s; this one has touched nothing. Wait until it ends, stop "
+        "it (touch %s/STOP), or choose another [job] out",
+        l->dir, who, h->leaving ? ", which still writes its last checkpoint" : "",
+        silent ? ", which gives no sign of life but holds the lock (if its host is down, remove .lock there)" : "",
+        l->dir);
     mem_free(who);
     return err;
 }
@@ -278,7 +299,7 @@ static Err acquire(Runlock *l) {
         DS_TRY(look(l, &system, &h));
         watch(&w, &h);
         const Decision d = decide(l, &w, system, &h);
-        if (d == REFUSE) DS_TRY(refuse(l, &h));
+        if (d == REFUSE) DS_TRY(refuse(l, &w, &h));
         if (d == TAKE) DS_TRY(take(l, &h, &taken));
         if (d != WAIT) continue;
         say_waiting(l, &w, &h);
@@ -332,13 +353,15 @@ static void *keep_beating(void *arg) {
     return NULL;
 }
 
-static void start_beating(Runlock *l) {
+static Err start_beating(Runlock *l) {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&l->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    l->started = !pthread_create(&l->thread, NULL, keep_beating, l);
+    const int error = pthread_create(&l->thread, NULL, keep_beating, l);
+    l->started = !error;
+    return error ? err_set(DS_ERR_BUG, "%s: no thread for its beat: %s", l->path, strerror(error)) : DS_OK;
 }
 
 Err runlock_take(const char *dir, Runlock **out) {
@@ -349,8 +372,9 @@ Err runlock_take(const char *dir, Runlock **out) {
     pthread_mutex_init(&l->mutex, NULL);
     introduce(&l->me);
     Err err = acquire(l);
-    if (!err) start_beating(l);
-    else drop(l), runlock_release(&l);
+    if (err) drop(l);
+    else err = start_beating(l);
+    if (err) runlock_release(&l);
     *out = l;
     return err;
 }
@@ -376,7 +400,9 @@ void runlock_release(Runlock **lock) {
         pthread_mutex_unlock(&l->mutex);
         pthread_join(l->thread, NULL);
     }
-    if (l->fd >= 0 && ftruncate(l->fd, 0)) log_warn("%s: cannot empty it: %s", l->path, strerror(errno));
+    Holder h;
+    const bool ours = l->fd >= 0 && read_named(l, &h) && h.token == l->me.token; // else another has taken over
+    if (ours && ftruncate(l->fd, 0)) log_warn("%s: cannot empty it: %s", l->path, strerror(errno));
     drop(l);
     watchdog_leave();
     pthread_mutex_destroy(&l->mutex);

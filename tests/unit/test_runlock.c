@@ -30,7 +30,9 @@ static struct {
     const char *host; // NULL: the real one
     bool silent;      // fcntl has no locks, as Lustre without flock
     bool granted;     // fcntl grants every lock, as Lustre with localflock does to each node
+    bool theirs;      // fcntl says that another has it, as a server does that has not heard of a node's end
     bool shared;      // the file system is of several nodes
+    bool unreadable;  // reads fail
     double speed;     // of time, 0: as it is
 } pretend;
 
@@ -41,6 +43,7 @@ int fcntl(int fd, int cmd, ...) {
     va_end(ap);
     if (cmd == F_OFD_SETLK && pretend.silent) return errno = ENOSYS, -1;
     if (cmd == F_OFD_SETLK && pretend.granted) return 0;
+    if (cmd == F_OFD_SETLK && pretend.theirs) return errno = EAGAIN, -1;
     int (*real)(int, int, ...) = (int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl");
     return real(fd, cmd, arg);
 }
@@ -78,6 +81,11 @@ ssize_t pwrite(int fd, const void *data, size_t n, off_t at) {
     return real(fd, data, n, at);
 }
 
+ssize_t pread(int fd, void *data, size_t n, off_t at) {
+    ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t(*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread");
+    return pretend.unreadable ? (errno = EIO, -1) : real(fd, data, n, at);
+}
+
 static char dir[] = "/tmp/dschat-lock-XXXXXX";
 
 // What the processes of a test share.
@@ -108,16 +116,20 @@ static char *words(void) { // Owner: caller
 
 static void put(const char *text) {
     char *path = mem_printf("%s/.lock", dir);
-    FILE *f = fopen(path, "w");
-    fputs(text, f);
-    fclose(f);
+    const int fd = open(path, O_WRONLY | O_CREAT, 0666), n = (int)strlen(text); // never empty between two words
+    assert_int_equal(write(fd, text, (size_t)n), n);
+    assert_int_equal(ftruncate(fd, n), 0);
+    close(fd);
     mem_free(path);
 }
 
+static char boot[65]; // of this machine
+
 static void put_holder(const char *host, long pid, const char *state, int beat) {
-    char *text = mem_printf("dschat-lock 1\nhost %s\npid %ld\nticks 1\njob 77\nsince 2026-01-01T00:00:00Z\ntoken "
-                            "00000000000000ab\nstate %s\nbeat %010d\n",
-                            host, pid, state, beat);
+    char *text =
+        mem_printf("dschat-lock 1\nhost %s\nboot %s\npid %ld\nticks 1\njob 77\nsince 2026-01-01T00:00:00Z\ntoken "
+                   "00000000000000ab\nstate %s\nbeat %010d\n",
+                   host, boot, pid, state, beat);
     put(text);
     mem_free(text);
 }
@@ -260,6 +272,70 @@ static void test_other_host(void **state) {
     }
 }
 
+// Machines can have one name: a process that is not there is not dead, it is elsewhere; and the lock that is granted is
+// this node's.
+static void test_same_name(void **state) {
+    (void)state;
+    Runlock *l;
+    char here[65];
+    memcpy(here, boot, sizeof boot);
+    for (int silent = 0; silent < 2; silent++) {
+        fresh();
+        pretend.shared = true, pretend.silent = silent, pretend.granted = !silent, pretend.host = "localhost";
+        const pid_t pid = fork();
+        snprintf(boot, sizeof boot, "another");
+        if (!pid)
+            for (int beat = 2;; beat++) put_holder("localhost", 999999999, "running", beat), usleep(300000);
+        usleep(100000);
+        expect(runlock_take(dir, &l), DS_STOP_FINAL, "process 999999999 on localhost");
+        kill_now(pid);
+        memcpy(boot, here, sizeof boot);
+    }
+}
+
+// A node died, and the server still keeps its lock: the words say what to do.
+static void test_kept_by_server(void **state) {
+    (void)state;
+    Runlock *l;
+    fresh();
+    pretend.shared = true, pretend.theirs = true, pretend.speed = 100;
+    put_holder("elsewhere", 1, "running", 1);
+    const double looked = clock_now();
+    expect(runlock_take(dir, &l), DS_STOP_FINAL, "if its host is down, remove .lock there");
+    assert_true(clock_now() - looked >= 120);
+}
+
+// What cannot be read is not free.
+static void test_unreadable(void **state) {
+    (void)state;
+    Runlock *l;
+    fresh();
+    pretend.silent = true;
+    const pid_t pid = holder(NULL);
+    char *before = words();
+    pretend.unreadable = true;
+    expect(runlock_take(dir, &l), DS_ERR_IO, ".lock: cannot read: Input/output error");
+    pretend.unreadable = false;
+    char *after = words();
+    assert_memory_equal(before, after, strstr(before, "beat") - before);
+    kill_now(pid);
+    mem_free(before), mem_free(after);
+}
+
+// Whoever lost the folder does not empty the words of the next one.
+static void test_release_of_lost(void **state) {
+    (void)state;
+    Runlock *l;
+    fresh();
+    pretend.silent = true;
+    expect(runlock_take(dir, &l), DS_OK, "");
+    put_holder("elsewhere", 1, "running", 1);
+    runlock_release(&l);
+    char *text = words();
+    assert_non_null(strstr(text, "host elsewhere\n"));
+    mem_free(text);
+}
+
 // Another host has taken over what stood still: the one that comes back ends before it writes. And a removed file is
 // made again.
 static void test_lost(void **state) {
@@ -354,14 +430,19 @@ static void test_hostile(void **state) {
 static int open_folder(void **state) {
     (void)state;
     all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    if (!f || fscanf(f, "%64s", boot) != 1) return -1;
+    fclose(f);
     return mkdtemp(dir) ? 0 : -1;
 }
 static int remove_folder(void **state) { return (void)state, file_remove_tree(dir); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone),      cmocka_unit_test(test_held),
-                                       cmocka_unit_test(test_leaving),    cmocka_unit_test(test_silent),
-                                       cmocka_unit_test(test_other_host), cmocka_unit_test(test_lost),
-                                       cmocka_unit_test(test_races),      cmocka_unit_test(test_hostile)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone),           cmocka_unit_test(test_held),
+                                       cmocka_unit_test(test_leaving),         cmocka_unit_test(test_silent),
+                                       cmocka_unit_test(test_other_host),      cmocka_unit_test(test_same_name),
+                                       cmocka_unit_test(test_kept_by_server),  cmocka_unit_test(test_unreadable),
+                                       cmocka_unit_test(test_release_of_lost), cmocka_unit_test(test_lost),
+                                       cmocka_unit_test(test_races),           cmocka_unit_test(test_hostile)};
     return cmocka_run_group_tests(tests, open_folder, remove_folder);
 }
