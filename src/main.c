@@ -140,7 +140,8 @@ int main(int argc, char **argv) {
         if (!speaks && !freopen("/dev/null", "w", stdout)) fclose(stdout);
         if (!err) err = answer(&w);
         if (argc == 1) err = DS_ERR_PARAMS;
-        if ((fflush(stdout) || ferror(stdout)) && !err) err = err_set(DS_ERR_IO, "what was asked for cannot be written");
+        if ((fflush(stdout) || ferror(stdout)) && !err)
+            err = err_set(DS_ERR_IO, "what was asked for cannot be written");
         if (err_text()[0] && speaks) log_error("%s", err_text());
     }
     mem_free(w.overrides);
