@@ -80,7 +80,8 @@ else ok killed_rank; fi
 
 # A rank that hangs: the others wait for the deadline, then say which rank they waited for and where.
 out=$here/hangs
-(exec mpirun -np 2 ./dschat "$tiny_params" job.out="$out" job.deadline_minutes=0.05 >>"$out.log" 2>&1) &
+(exec mpirun -np 2 ./dschat "$tiny_params" job.out="$out" \
+    job.deadline_minutes="$(awk -v s="$(tests/patience --slowness)" 'BEGIN {print 0.05 * s / 100}')" >>"$out.log" 2>&1) &
 pid=$!
 while kill -0 $pid 2>/dev/null && ! ls "$out"/checkpoints/sft-*/DONE >/dev/null 2>&1; do sleep 0.01; done
 began=$SECONDS
