@@ -76,6 +76,7 @@ static Err take_words(int argc, char **argv, Words *w) {
     }
     DS_CHECK(!w->ranks || !strcmp(w->command, "--plan"), DS_ERR_PARAMS,
              "--ranks is for --plan; a job has the ranks that are started: mpirun -np N ./dschat PARAMS");
+    if (argc == 1) w->command = "--help";
     DS_CHECK(w->params || (*w->command && strcmp(w->command, "--plan") && strcmp(w->command, "--check")), DS_ERR_PARAMS,
              "%s%sexpected the name of a params file; inputs/ has some, and ./dschat --help what else there is",
              w->command, *w->command ? ": " : "");
@@ -131,13 +132,17 @@ static Err answer(const Words *w) {
 
 int main(int argc, char **argv) {
     Words w;
-    if (argc == 1) return fputs(help, stdout), DS_ERR_PARAMS;
+    const bool speaks = launcher_rank() <= 0; // of many ranks that were started, the first
     Err err = take_words(argc, argv, &w);
     if (!err && !*w.command) {
         err = job_run(w.params, w.n, w.overrides); // which says why it ends
     } else {
+        if (!speaks && !freopen("/dev/null", "w", stdout)) fclose(stdout);
         if (!err) err = answer(&w);
-        if (err_text()[0] && launcher_rank() <= 0) log_error("%s", err_text());
+        if (argc == 1) err = DS_ERR_PARAMS;
+        if ((fflush(stdout) || ferror(stdout)) && !err)
+            err = err_set(DS_ERR_IO, "what was asked for cannot be written");
+        if (err_text()[0] && speaks) log_error("%s", err_text());
     }
     mem_free(w.overrides);
     return err;

@@ -1,6 +1,7 @@
 // clock.c: see clock.h.
 #include "base/clock.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -11,6 +12,11 @@ static double read_clock(clockid_t id) {
 }
 
 double clock_now(void) { return read_clock(CLOCK_MONOTONIC); }
+void clock_sleep_until(double time) {
+    const struct timespec t = {(time_t)time, (long)(1e9 * (time - (double)(time_t)time))};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) continue;
+}
+
 double clock_unix(void) { return read_clock(CLOCK_REALTIME); }
 
 char *clock_iso(char out[32]) {

@@ -7,6 +7,9 @@
 // Seconds of a monotonic clock.
 double clock_now(void);
 
+// Sleeps until clock_now() is this, whatever signals come.
+void clock_sleep_until(double time);
+
 // Seconds since 1970.
 double clock_unix(void);
 

@@ -49,9 +49,7 @@ void err_fatal_at(const char *file, int line, const char *fmt, ...) {
     fprintf(stderr, "%s\n", visible);
     fflush(stderr);
     watchdog_ending(ABORT_SECONDS); // MPI_Abort may itself wait for ever
-    if (abort_hook) {
-        launcher_pass_on();
-        abort_hook(DS_ERR_BUG);
-    }
+    if (launcher_rank() >= 0) launcher_pass_on();
+    if (abort_hook) abort_hook(DS_ERR_BUG);
     exit(DS_ERR_BUG);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,8 +15,9 @@
 static Err owner_of_new(const char *folder, uid_t *owner) {
     Err err = DS_OK;
     struct stat st;
-    char *path = mem_printf("%s/.owner.%ld", folder, (long)getpid());
-    unlink(path);
+    uint64_t token = 0; // processes of several nodes may have the same number
+    if (getrandom(&token, sizeof token, GRND_NONBLOCK) < 0) token = (uint64_t)getpid();
+    char *path = mem_printf("%s/.owner.%016llx", folder, (unsigned long long)token);
     const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     DS_CHECK(fd >= 0 && fstat(fd, &st) == 0, DS_ERR_IO, "%s: nothing can be created in it: %s", folder,
              strerror(errno));

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -120,8 +119,7 @@ static bool is_wanted(void) {
 
 static void *carry(void *unused) {
     for (;;) {
-        const double p = courier.period;
-        nanosleep(&(struct timespec){.tv_sec = (time_t)p, .tv_nsec = (long)(1e9 * (p - (double)(time_t)p))}, NULL);
+        clock_sleep_until(clock_now() + courier.period);
         pthread_mutex_lock(&courier.lock);
         const bool there = courier.board->slot[courier.rank].state < WATCH_ENDED; // else the file may be gone already
         const bool works = !courier.ended && there && is_mine();

@@ -69,6 +69,19 @@ static size_t read_proc(int pid, const char *name, char *buffer, size_t size) {
     return n;
 }
 
+uint64_t watch_thread_bytes(int thread) {
+    static const char *const names[] = {"rchar: ", "wchar: ", "read_bytes: ", "\nwrite_bytes: "};
+    char name[64], text[512];
+    unsigned long long sum = 0, x;
+    snprintf(name, sizeof name, "task/%d/io", thread);
+    if (!read_proc((int)getpid(), name, text, sizeof text)) return 0;
+    for (int i = 0; i < DS_COUNT(names); i++) {
+        const char *at = strstr(text, names[i]);
+        if (at && sscanf(at + strlen(names[i]), "%llu", &x) == 1) sum += x;
+    }
+    return sum;
+}
+
 static int rank_of(int pid) {
     static char text[1 << 16];
     const size_t n = read_proc(pid, "environ", text, sizeof text);

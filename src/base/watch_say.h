@@ -34,6 +34,9 @@ int watch_kin(WatchKin *kin, int max);
 // Tells a launcher that can be told without MPI (Hydra) to end the whole job with this exit code; false: there is none.
 bool watch_tell_launcher(int code);
 
+// What this thread of this process has read and written so far, in bytes; 0: not known.
+uint64_t watch_thread_bytes(int thread);
+
 // Whether a debugger holds this process of this node.
 bool watch_debugged(int pid);
 

@@ -1,7 +1,6 @@
 // watchdog.c: the sections, the thread that looks at them, and who is told to have failed.
 #include "base/watchdog.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -65,8 +64,7 @@ static struct {
     clockid_t cpu;     // the main thread's
     pid_t main_thread;
     double cpu_used, cpu_at; // and when it grew
-    unsigned long long bytes;
-    uint64_t byte_moves;
+    uint64_t bytes, byte_moves;
     WatchBoard *board; // NULL: none yet
     const int *local;
     int n_local, rank;
@@ -197,11 +195,6 @@ static double seconds_of(int rank) {
 
 static double round_seconds(void) { return watch_rule_floor(&dog.rule) / ROUNDS; }
 
-static void sleep_until(double time) {
-    const struct timespec t = {(time_t)time, (long)(1e9 * (time - (double)(time_t)time))};
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
-}
-
 static bool on_board(int pid) {
     for (int i = 0; dog.board && i < dog.n_local; i++)
         if (dog.board->slot[dog.local[i]].pid == pid) return true;
@@ -242,17 +235,17 @@ static _Noreturn void leave_together(bool first) {
     own()->state = WATCH_READY;
     step_aside();
     if (first) {
-        for (int tries = 0; tries < 100 && count_running() > 0; tries++) sleep_until(clock_now() + 0.02);
+        for (int tries = 0; tries < 100 && count_running() > 0; tries++) clock_sleep_until(clock_now() + 0.02);
         b->leave = clock_now() + 0.05;
     }
-    for (int tries = 0; tries < 300 && b->leave == 0; tries++) sleep_until(clock_now() + 0.02);
-    if (b->leave > 0) sleep_until(b->leave);
+    for (int tries = 0; tries < 300 && b->leave == 0; tries++) clock_sleep_until(clock_now() + 0.02);
+    if (b->leave > 0) clock_sleep_until(b->leave);
     _exit(DS_ERR_BUG); // lint: the main thread stands still
 }
 
 _Noreturn void watchdog_quit(void) {
     step_aside();
-    sleep_until(clock_now() + QUIT_SECONDS);
+    clock_sleep_until(clock_now() + QUIT_SECONDS);
     _exit(DS_ERR_BUG); // lint: another rank has said why
 }
 
@@ -279,7 +272,7 @@ static void wait_for_the_speaker(void) {
     if (dog.board) seconds = dog.n_local < dog.board->size && lower_lives() ? 2 * round_seconds() : 0;
     else if (lower_kin_runs()) seconds = LAUNCHER_SECONDS + 1;
     else if (dog.rank > 0) seconds = 1 + 0.01 * (dog.rank % 100); // of the first node
-    sleep_until(clock_now() + seconds);
+    clock_sleep_until(clock_now() + seconds);
 }
 
 // The job ends; the first of the node to come here with words speaks.
@@ -291,8 +284,8 @@ static _Noreturn void end_job(WatchText *t) {
     if (b && (!t || !atomic_compare_exchange_strong(&b->fired, &nobody, 1 + dog.rank))) leave_together(false);
     watch_add(t, "\ndschat: the job ends with exit code %d\n", DS_ERR_BUG);
     watch_write(t);
-    if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
-    else if (far) sleep_until(clock_now() + 1.2 * round_seconds()); // the courier tells the other nodes
+    if (watch_tell_launcher(DS_ERR_BUG)) clock_sleep_until(clock_now() + LAUNCHER_SECONDS);
+    else if (far) clock_sleep_until(clock_now() + 1.2 * round_seconds()); // the courier tells the other nodes
     wake_others();
     if (b) leave_together(true);
     watchdog_quit();
@@ -340,7 +333,7 @@ static void last_words(int sig) {
             watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", fatal_signals[i].name,
                       watchdog_where(where, sizeof where), fatal_signals[i].words, DS_ERR_BUG);
     watch_write(&t);
-    if (watch_tell_launcher(DS_ERR_BUG)) sleep_until(clock_now() + LAUNCHER_SECONDS);
+    if (watch_tell_launcher(DS_ERR_BUG)) clock_sleep_until(clock_now() + LAUNCHER_SECONDS);
     _exit(DS_ERR_BUG); // lint: a signal's handler
 }
 
@@ -513,21 +506,9 @@ static void judge(const Section *s) {
 
 // Whether the main thread has read or written since the last look.
 static bool bytes_moved(void) {
-    char path[64], text[512];
-    unsigned long long sum = 0, x;
-    snprintf(path, sizeof path, "/proc/self/task/%d/io", (int)dog.main_thread);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0) close(fd);
-    if (n <= 0) return false;
-    text[n] = 0;
-    static const char *const names[] = {"rchar: ", "wchar: ", "read_bytes: ", "\nwrite_bytes: "};
-    for (int i = 0; i < DS_COUNT(names); i++) {
-        const char *at = strstr(text, names[i]);
-        if (at && sscanf(at + strlen(names[i]), "%llu", &x) == 1) sum += x;
-    }
-    const bool moved = sum != dog.bytes;
-    dog.bytes = sum;
+    const uint64_t sum = watch_thread_bytes(dog.main_thread);
+    const bool moved = sum && sum != dog.bytes;
+    if (sum) dog.bytes = sum;
     return moved;
 }
 
@@ -560,9 +541,7 @@ static void look(void) {
 
 static void *watch(void *unused) {
     for (;;) {
-        const double period = dog.rule.period;
-        nanosleep(&(struct timespec){.tv_sec = (time_t)period, .tv_nsec = (long)(1e9 * (period - (time_t)period))},
-                  NULL);
+        clock_sleep_until(clock_now() + dog.rule.period);
         look();
     }
     return unused;
@@ -601,7 +580,7 @@ static void wait_out(int32_t state) {
     for (bool any = true; any;) {
         any = dog.board->fired != 0;
         for (int i = 0; i < dog.n_local; i++) any |= dog.board->slot[dog.local[i]].state == state;
-        if (any) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        if (any) clock_sleep_until(clock_now() + 0.001);
     }
 }
 

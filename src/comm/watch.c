@@ -26,6 +26,13 @@ typedef struct {
 
 static const char sharing[] = "sharing a board";
 
+// Another one for every board, of this start and of earlier ones.
+static uint64_t new_mark(const void *of) {
+    uint64_t mark = 0;
+    if (getrandom(&mark, sizeof mark, 0) != sizeof mark) mark = (uint64_t)(uintptr_t)of ^ (uint64_t)getpid() << 32;
+    return mark;
+}
+
 static WatchBoard *map_board(int fd, size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
     return p == MAP_FAILED ? NULL : p;
@@ -39,8 +46,7 @@ static WatchBoard *make_board(int size, Place *place) {
     place->fd = memfd_create("dschat-watch", MFD_CLOEXEC);
     if (place->fd < 0) return NULL;
     if (fchmod(place->fd, 0600) == 0 && ftruncate(place->fd, (off_t)bytes) == 0) b = map_board(place->fd, bytes);
-    if (b && getrandom(&b->mark, sizeof b->mark, 0) != sizeof b->mark) b->mark ^= (uint64_t)(uintptr_t)b;
-    if (b) place->mark = b->mark;
+    if (b) place->mark = b->mark = new_mark(b);
     return b;
 }
 
@@ -78,6 +84,7 @@ void watch_node(MPI_Comm node, int rank, int size) {
     if (!all) {
         b = map_board(-1, watch_board_bytes(size));
         if (!b) err_fatal("out of memory: %zu bytes asked for", watch_board_bytes(size));
+        b->mark = new_mark(b);
         local[0] = rank;
     }
     b->size = size;

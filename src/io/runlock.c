@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
@@ -318,6 +319,7 @@ static void lost(const Runlock *l, const Holder *h) {
             "error: %s: %s has taken over this run's folder, because this job (process %ld) showed no sign of life for "
             "long: it ends here and writes nothing more\n",
             dir, who, l->me.pid);
+    launcher_pass_on();
     _exit(DS_STOP_FINAL); // lint: another writes; nothing may be closed or finished
 }
 

@@ -29,7 +29,10 @@ static void on_signal(int sig) {
         _exit(DS_STOP_FINAL); // lint: the second wish: now, with the last checkpoint as it is
 }
 
-void stop_catch(void) { signals_watch(5, (const int[]){SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGQUIT}, on_signal); }
+void stop_catch(void) {
+    signal(SIGXFSZ, SIG_IGN); // a write beyond the largest size of a file (ulimit -f) is an error like others
+    signals_watch(5, (const int[]){SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGQUIT}, on_signal);
+}
 
 void stop_limit(const char *stop_file, double deadline, double margin) {
     limit.file = stop_file;

@@ -63,6 +63,9 @@ for tool in ./dschat bin/dschat-data bin/dschat-model bin/dschat-eval bin/dschat
     case_ "params_help_$(basename $tool)" 0 "$(basename $tool)" $tool --help
     case_ "params_h_$(basename $tool)" 0 "$(basename $tool)" $tool -h
 done
+n=$(mpirun -np 3 ./dschat | grep -c 'as one MPI job')
+if [ "$n" = 1 ]; then echo "ok params_help_once"; else echo "FAIL params_help_once: $n of 3 ranks say it"; fi
+case_ params_full 4 'cannot be written' bash -c './dschat --keys >/dev/full'
 case_ params_help_anywhere 0 'what a model says' bin/dschat-eval x.h5 --help
 for line in '--plan inputs/params.in --ranks 64' '--plan --ranks 64 inputs/params.in' '--ranks=64 --plan inputs/params.in' \
     'inputs/params.in --ranks 64 sft.lr=1 --plan'; do

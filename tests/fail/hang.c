@@ -2,9 +2,10 @@
 //
 // HANG_CALL: its name. HANG_RANK: the rank, as the launcher counts. HANG_AT: which call of that name, from 1 (default).
 // HANG_PATH: of calls on files only those count whose path contains this. HANG_HOW: sleep (default), spin, fail (this
-// call on a file gives EIO instead), abort (as a library that gives up), slow (every such call takes 50 ms), or single:
-// MPI_Init_thread comes back, but allows no threads, or late: it comes back after 3 s. HANG_MARK: file that is made
-// when the rank hangs. Only the main thread is concerned. The call "exit" is the end of the process, after main.
+// call on a file gives EIO instead), abort (as a library that gives up), late (it comes back after 3 s), slow (every
+// such call takes HANG_MS, 50 ms), or single: MPI_Init_thread comes back, but allows no threads. HANG_MARK: file that
+// is made when the rank hangs. Only the main thread is concerned. The call "exit" is the end of the process, after
+// main.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +43,8 @@ static int hang(void) {
     static long calls;
     const char *at = getenv("HANG_AT"), *how = getenv("HANG_HOW"), *mark = getenv("HANG_MARK");
     if (how && !strcmp(how, "slow")) {
-        usleep(50000);
+        const char *ms = getenv("HANG_MS");
+        usleep(ms ? 1000 * (useconds_t)atol(ms) : 50000);
         return 0;
     }
     if (++calls != (at ? atol(at) : 1)) return 0;

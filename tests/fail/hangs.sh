@@ -12,7 +12,6 @@ hang collective MPI_Iallgather 1 3 'rank 1 .*"all-gather"' HANG_AT=9 &
 hang file_open MPI_File_open 0 2 'rank 0 .*"ncmpi_create" .*history.nc' HANG_PATH=history.nc &
 hang data pread 1 2 'rank 1 .*"(opening a data set|reading a tokenizer|reading samples)" .*all.h5' HANG_PATH=all.h5 HANG_AT=4 &
 wait
-many init_many 8
 hang send MPI_Isend 1 2 'rank 1 .*"(all-gather|reduce-scatter)".* at sft step' HANG_AT=40 &
 hang rollouts MPI_File_write_at_all 1 2 'rank 1 .*"ncmpi_wait_all" .*rollouts.nc. at ppo step 1' &
 hang checkpoint pwrite 0 2 'rank 0 .*"writing a checkpoint" .* at sft step 3' HANG_PATH=sft-000003 &
@@ -22,13 +21,14 @@ hang finalize MPI_Finalize 1 2 'rank 1 .*"MPI_Finalize" .*asleep' -- job.stages=
 wait
 hang exit exit 1 2 'rank 1 .*"ending the process" .*asleep' -- job.stages=sft &
 parting parting &
+many init_many 8 &
 wait
 
 # ends NAME CODE PATTERN CALL RANK HOW [VAR=value ...]: a job in which CALL goes wrong in another way ends with CODE and says PATTERN.
 ends() {
     local name=$1 want=$2 pattern=$3 out=$hang_here/$1 code
-    env HANG_CALL="$4" HANG_RANK="$5" HANG_HOW="$6" "${@:7}" timeout -s KILL 100 mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" ./dschat \
-        "$tiny_params" job.out="$out" job.deadline_minutes=0.5 $hang_quick >"$out.log" 2>&1
+    env HANG_CALL="$4" HANG_RANK="$5" HANG_HOW="$6" "${@:7}" timeout -s KILL $hang_patience mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" ./dschat \
+        "$tiny_params" job.out="$out" job.deadline_minutes="$(minutes 0.5)" $hang_quick >"$out.log" 2>&1
     code=$?
     if [ $code = "$want" ] && [ "$(grep -c -E "$pattern" "$out.log")" = 1 ]; then echo "ok hang_$name"
     else echo "FAIL hang_$name: exit code $code, expected $want: $(grep -v '^ *$' "$out.log" | tail -n 1)"; fi

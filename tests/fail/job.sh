@@ -35,6 +35,8 @@ expect too_short 2 'positions' 2 actor.arch_positions=8
 expect lanes_not_there 2 'lanes' 2 layout.lanes=3
 quick= expect numbers 5 'error: sft: [0-9]* steps in a row were skipped' 2 sft.lr=10 sft.weight_decay=10 sft.warmup_steps=0 sft.max_steps=60 job.max_bad_steps=2
 
+(ulimit -f 8000 && expect file_limit 4 'cannot write .*: File too large' 1 actor.arch_width=384) # the system's signal XFSZ
+
 # A model of another tokenizer than the data's.
 run "$here/whole" 2 $quick || fail whole "$(tail -n 1 "$here/whole.log")"
 sed "s|^output = .*|output = $here/other.h5|; s|^tokenizer = .*|tokenizer = $here/tok.json|" "$tiny_data/spec.in" >"$here/spec.in"
@@ -78,7 +80,8 @@ else ok killed_rank; fi
 
 # A rank that hangs: the others wait for the deadline, then say which rank they waited for and where.
 out=$here/hangs
-(exec mpirun -np 2 ./dschat "$tiny_params" job.out="$out" job.deadline_minutes=0.05 >>"$out.log" 2>&1) &
+(exec mpirun -np 2 ./dschat "$tiny_params" job.out="$out" \
+    job.deadline_minutes="$(awk -v s="$(tests/patience --slowness)" 'BEGIN {print 0.05 * s / 100}')" >>"$out.log" 2>&1) &
 pid=$!
 while kill -0 $pid 2>/dev/null && ! ls "$out"/checkpoints/sft-*/DONE >/dev/null 2>&1; do sleep 0.01; done
 began=$SECONDS

@@ -51,7 +51,7 @@ done
 out=$here/killed
 (exec ./dschat "$tiny_params" job.out="$out" $short >>"$out.log" 2>&1) &
 pid=$!
-while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/sft-000001/DONE" ]; do sleep 0.005; done
+await $pid "$out" sft-000001
 kill -STOP $pid
 before=$(find "$out" -type f -exec sha256sum {} + | sort | sha256sum)
 ./dschat "$tiny_params" job.out="$out" $short >"$out.second.log" 2>&1

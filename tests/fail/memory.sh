@@ -8,10 +8,11 @@ here=build/tmp/memory
 rm -rf "$here" && mkdir -p "$here"
 if nm dschat 2>/dev/null | grep -q __asan_init; then echo "skip memory: the sanitizer wants all addresses"; exit 0; fi
 named=0 bad=0 step=${STEP:-14}
+deadline=$(awk -v s="$(tests/patience --slowness)" 'BEGIN {print 0.1 * s / 100}')
 for ((mb = 280; mb > 100; mb -= mb * step / 100)); do
     out=$here/$mb
-    timeout 100 mpirun -np 2 bash -c "[ \$PMI_RANK = 0 ] || ulimit -v $((mb * 1024)); exec ./dschat $tiny_params job.out=$out sft.max_steps=4 \
-        rm.max_steps=4 ppo.max_steps=2 job.deadline_minutes=0.1" >"$out.log" 2>&1
+    tests/patience 100 mpirun -np 2 bash -c "[ \$PMI_RANK = 0 ] || ulimit -v $((mb * 1024)); exec ./dschat $tiny_params job.out=$out sft.max_steps=4 \
+        rm.max_steps=4 ppo.max_steps=2 job.deadline_minutes=$deadline" >"$out.log" 2>&1
     code=$?
     if grep -q 'error while loading shared libraries' "$out.log"; then break
     elif [ $code = 6 ] && grep -q -i -E '^dschat: .*rank 1 .*(out|want) of memory' "$out.log"; then named=$((named + 1))

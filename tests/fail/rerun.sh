@@ -24,7 +24,7 @@ until_stop() {
     shift 2
     (exec mpirun -np 1 ./dschat "$tiny_params" job.out="$out" $(keys "$@") >>"$out.log" 2>&1) &
     pid=$!
-    while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/$stop/DONE" ]; do sleep 0.005; done
+    await $pid "$out" "$stop"
     touch "$out/STOP"
     wait $pid
 }

@@ -19,7 +19,7 @@ begin() { # OUT [key=value ...]: one rank in the background; $pid
 # STOP is fulfilled once: 11, a checkpoint, the file is gone; then the run goes on.
 out=$here/file
 begin "$out" sft.max_steps=200 sft.epochs=9999
-while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/sft-000003/DONE" ]; do sleep 0.005; done
+await $pid "$out" sft-000003
 touch "$out/STOP"
 wait $pid
 code=$?
@@ -56,11 +56,8 @@ code=$?
 # Signals that come before the first step: the fourth start is refused (the first made a checkpoint), with the way on.
 out=$here/stuck
 for i in 1 2 3 4; do
-    n=$(grep -c '^dschat ' "$out.log" 2>/dev/null)
-    begin "$out"
-    while kill -0 $pid 2>/dev/null && [ "$(grep -c '^dschat ' "$out.log")" = "${n:-0}" ]; do sleep 0.005; done
-    kill -TERM $pid 2>/dev/null
-    wait $pid
+    # The signal waits for the program from its first instruction on.
+    env --block-signal=TERM bash -c 'kill -TERM $$; exec ./dschat "$@"' _ "$tiny_params" job.out="$out" $short >>"$out.log" 2>&1
     codes[i]=$?
 done
 if [ "${codes[*]}" != "10 10 10 11" ]; then fail stuck "exit codes ${codes[*]}, expected 10 10 10 11: $(tail -n 1 "$out.log")"

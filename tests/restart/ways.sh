@@ -18,7 +18,7 @@ until_step() {
     shift 4
     (exec mpirun -np "$ranks" ./dschat "$tiny_params" job.out="$out" $rounds "$@" >>"$out.log" 2>&1) &
     pid=$!
-    while kill -0 $pid 2>/dev/null && [ ! -e "$out/checkpoints/$stage-$step/DONE" ]; do sleep 0.005; done
+    await $pid "$out" "$stage-$step"
     touch "$out/STOP"
     wait $pid
     return $?
