@@ -7,6 +7,7 @@
 #include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "job.h"
 #include "kernels/kernels.h"
@@ -137,6 +138,7 @@ int main(int argc, char **argv) {
         err = job_run(w.params, w.n, w.overrides); // which says why it ends
     } else {
         if (!err) err = answer(&w);
+        if (!err || err == (Err)PLAN_TOO_LARGE) err = output_flush(stdout) ? DS_ERR_IO : err;
         if (err_text()[0] && launcher_rank() <= 0) log_error("%s", err_text());
     }
     mem_free(w.overrides);
