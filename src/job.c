@@ -410,6 +410,7 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     closing = history_close(&j.run.history);
     if (!err) err = closing;
     if (err && err_text()[0] && !said) log_error("%s", err_text());
+    err_clear();
     if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
     Runlock *lock = j.run.lock;
     finish(&j);

@@ -7,6 +7,7 @@
 #include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "job.h"
 #include "kernels/kernels.h"
@@ -139,9 +140,8 @@ int main(int argc, char **argv) {
     } else {
         if (!speaks && !freopen("/dev/null", "w", stdout)) fclose(stdout);
         if (!err) err = answer(&w);
-        if (argc == 1) err = DS_ERR_PARAMS;
-        if ((fflush(stdout) || ferror(stdout)) && !err)
-            err = err_set(DS_ERR_IO, "what was asked for cannot be written");
+        if (!err || err == (Err)PLAN_TOO_LARGE) err = output_flush(stdout) ? DS_ERR_IO : err;
+        if (!err && argc == 1) err = DS_ERR_PARAMS;
         if (err_text()[0] && speaks) log_error("%s", err_text());
     }
     mem_free(w.overrides);

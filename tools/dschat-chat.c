@@ -10,6 +10,7 @@
 
 #include "gen/answer.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/signals.h"
 #include "base/text.h"
 #include "comm/world.h"
@@ -296,6 +297,7 @@ int main(int argc, char **argv) {
     else {
         if (system) set_system(&s, system);
         converse(&s);
+        DS_TRY(output_flush(stdout));
     }
 done:
     clear_turns(&s, false);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "data/build.h"
 #include "data/build_rows.h"
@@ -56,8 +57,6 @@ done:
 
 // ---- show ----
 
-static const char *const kinds[DATA_KINDS] = {"sft", "rm", "ppo", "ptx"};
-
 static void print_summary(const Dataset *d, const char *path, const Tokenizer *tok) {
     int64_t tokens = 0, counted = 0;
     char *words = tok ? tok_describe(tok) : mem_strdup("none"), *name = text_shown(path);
@@ -72,7 +71,7 @@ static void print_summary(const Dataset *d, const char *path, const Tokenizer *t
     for (int k = 0; k < DATA_KINDS; k++) {
         int64_t train = dataset_count(d, (DataKind)k, false), eval = dataset_count(d, (DataKind)k, true);
         if (train + eval)
-            printf("  %-10s %lld %s to train on, %lld held out\n", kinds[k], (long long)train,
+            printf("  %-10s %lld %s to train on, %lld held out\n", dataset_kind_name((DataKind)k), (long long)train,
                    k == DATA_RM ? "pairs" : "records", (long long)eval);
     }
     mem_free(words);
@@ -106,7 +105,7 @@ static void print_head(const Dataset *d, int64_t row) {
     const int stages = dataset_stages(d, row);
     printf("\n--- row %lld:", (long long)row);
     for (int k = 0; k < DATA_KINDS; k++)
-        if (stages & (1 << k)) printf(" %s", kinds[k]);
+        if (stages & (1 << k)) printf(" %s", dataset_kind_name((DataKind)k));
     printf("%s%s, %lld tokens, %lld of them in answers, prompt %lld ---\n", stages ? "" : " rejected or a copy",
            dataset_held_out(d, row) ? ", held out" : "", (long long)dataset_length(d, row),
            (long long)dataset_counted(d, row), (long long)dataset_prompt_length(d, row));
@@ -181,6 +180,7 @@ static Err run_command(int argc, char **argv) {
 int main(int argc, char **argv) {
     h5_init();
     Err err = run_command(argc, argv);
+    if (!err) err = output_flush(stdout);
     if (err) log_error("%s", err_text());
     return (int)err;
 }

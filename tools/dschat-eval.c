@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/output.h"
 #include "comm/world.h"
 #include "data/dataset.h"
 #include "data/pack.h"
@@ -135,11 +136,27 @@ done:
 
 // ---- data sets ----
 
+// The tokens of a data set mean something to models with its tokenizer only.
+static Err open_data(const Eval *e, Dataset **d) {
+    Err err = DS_OK;
+    Tokenizer *tok = NULL;
+    const char *path = e->args->file, *model = e->talk.path;
+    DS_TRY(dataset_open(path, d));
+    DS_TRY(dataset_tokenizer(*d, &tok));
+    DS_CHECK(dataset_vocab(*d) <= e->talk.model.arch.vocab, DS_ERR_DATA, "%s: has %lld tokens, %s only %lld", path,
+             (long long)dataset_vocab(*d), model, (long long)e->talk.model.arch.vocab);
+    DS_CHECK(!tok || !e->talk.tok || !strcmp(tok_hash(tok), tok_hash(e->talk.tok)), DS_ERR_DATA,
+             "%s: was made with another tokenizer than %s has: build it with that model's", path, model);
+done:
+    tok_free(&tok);
+    return err;
+}
+
 static Err eval_perplexity(Eval *e) {
     Err err = DS_OK;
     Dataset *d = NULL;
     double nll = 0, count = 0;
-    DS_TRY(dataset_open(e->args->file, &d));
+    DS_TRY(open_data(e, &d));
     const bool held_out = dataset_count(d, DATA_SFT, true) > 0;
     const int64_t samples = dataset_count(d, DATA_SFT, held_out), *span;
     DS_CHECK(samples > 0, DS_ERR_DATA, "%s: holds no samples for sft", e->args->file);
@@ -179,7 +196,7 @@ static Err eval_score(Eval *e) {
     Err err = DS_OK;
     Dataset *d = NULL;
     double right = 0, low, high, sums[2] = {0};
-    DS_TRY(dataset_open(e->args->file, &d));
+    DS_TRY(open_data(e, &d));
     const bool held_out = dataset_count(d, DATA_RM, true) > 0;
     const int64_t pairs = dataset_count(d, DATA_RM, held_out);
     DS_CHECK(pairs > 0, DS_ERR_DATA, "%s: holds no pairs", e->args->file);
@@ -217,7 +234,7 @@ static Err run(Eval *e) {
     else if (!strcmp(mode, "score")) DS_TRY(eval_score(e));
     else if (!strcmp(mode, "generate")) DS_TRY(answer_file(&e->talk, e->p, e->args->file, NULL, true, stdout));
     else DS_TRY(eval_lines(e));
-    DS_CHECK(fflush(stdout) == 0 && !ferror(stdout), DS_ERR_IO, "the output cannot be written");
+    DS_TRY(output_flush(stdout));
 done:
     return err;
 }

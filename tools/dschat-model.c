@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/expand.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "io/export.h"
 #include "io/import.h"
@@ -67,10 +69,19 @@ static Err parse_options(int argc, char **argv, Options *o) {
     return DS_OK;
 }
 
+// A name of something to be made, which no shell has expanded.
+static Err check_typed(const char *path) {
+    char *why = expand_refusal(path);
+    const Err err = why ? err_set(DS_ERR_PARAMS, "%s: %s", path, why) : DS_OK;
+    mem_free(why);
+    return err;
+}
+
 static Err run_import(const char *src, const char *dst, const Options *o) {
     Err err = DS_OK;
     ModelFile *model = NULL;
     char *words = NULL, *shards = NULL;
+    DS_TRY(check_typed(dst));
     DS_TRY(h5_parts_shard_path(dst, -1, &shards));
     DS_CHECK(o->force || !(file_exists(dst) || file_exists(shards)), DS_ERR_IO,
              "%s: is there already; --force replaces it", dst);
@@ -84,6 +95,11 @@ done:
     mem_free(shards);
     modelfile_close(&model);
     return err;
+}
+
+static Err run_export(const char *src, const char *dir, const Options *o) {
+    Err err = check_typed(dir);
+    return err ? err : export_model(src, dir, o->max_shard_gib * 0x1p30);
 }
 
 // Fields that are enumerations in arch/arch.h, with the words for their values.
@@ -214,7 +230,7 @@ static Err run_command(int argc, char **argv) {
     int n = argc - optind;
     char **args = argv + optind;
     if (n == 3 && !strcmp(args[0], "import")) return run_import(args[1], args[2], &o);
-    if (n == 3 && !strcmp(args[0], "export")) return export_model(args[1], args[2], o.max_shard_gib * 0x1p30);
+    if (n == 3 && !strcmp(args[0], "export")) return run_export(args[1], args[2], &o);
     if (n == 2 && !strcmp(args[0], "inspect")) return run_inspect(args[1], &o);
     if (n == 0) return err_set(DS_ERR_PARAMS, "no command; see dschat-model --help");
     const char *closest = text_closest(args[0], commands, DS_COUNT(commands));
@@ -228,6 +244,7 @@ static Err run_command(int argc, char **argv) {
 int main(int argc, char **argv) {
     h5_init();
     Err err = run_command(argc, argv);
+    if (!err) err = output_flush(stdout);
     if (err) log_error("%s", err_text());
     return (int)err;
 }

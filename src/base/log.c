@@ -37,6 +37,7 @@ static void close_line(void) {
 static void say(FILE *to, const char *prefix, const char *fmt, va_list ap) {
     char *text = mem_vprintf(fmt, ap), *shown = text_shown(text);
     close_line();
+    if (to != stdout) fflush(stdout); // in the order in which things were said, in a pipe too
     fprintf(to, "%s%s\n", prefix, shown);
     fflush(to);
     if (file) fprintf(file, "%s%s\n", prefix, shown), fflush(file);

@@ -79,3 +79,9 @@ Err output_append(const char *path, int *fd) {
 done:
     return err;
 }
+
+Err output_flush(FILE *f) {
+    const bool lost = ferror(f) != 0; // of an earlier write, whose reason is not kept
+    if (fflush(f) == 0 && !lost) return DS_OK;
+    return err_set(DS_ERR_IO, "the output cannot be written: %s", lost ? "a write failed" : strerror(errno));
+}

@@ -3,6 +3,8 @@
 #ifndef DS_OUTPUT_H
 #define DS_OUTPUT_H
 
+#include <stdio.h>
+
 #include "base/err.h"
 
 // The run's folder, as the user named it (a link there is the user's own choice): made, with its parents, where it is
@@ -18,5 +20,8 @@ Err output_check(const char *path);
 
 // Opens a file to append to it, made where it is missing; follows no link. *fd: -1 on error.
 Err output_append(const char *path, int *fd);
+
+// At a program's end: what was printed to f goes out. DS_ERR_IO: not all of it did (a full disk).
+Err output_flush(FILE *f);
 
 #endif

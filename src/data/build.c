@@ -198,11 +198,10 @@ static void hold_out(Build *b, const BuildUnit *u) {
 }
 
 static char *stage_words(uint8_t stages) {
-    static const char *const names[] = {"sft", "rm", "ppo", "ptx"};
     char *text = mem_strdup("");
     for (int k = 0; k < DATA_KINDS; k++) {
         if (!(stages & (1 << k))) continue;
-        char *longer = mem_printf("%s%s%s", text, *text ? ", " : "", names[k]);
+        char *longer = mem_printf("%s%s%s", text, *text ? ", " : "", dataset_kind_name((DataKind)k));
         mem_free(text);
         text = longer;
     }

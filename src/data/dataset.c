@@ -230,6 +230,7 @@ int64_t dataset_length(const Dataset *d, int64_t row) { return d->start[row + 1]
 int64_t dataset_prompt_length(const Dataset *d, int64_t row) { return d->prompt[row]; }
 int dataset_stages(const Dataset *d, int64_t row) { return d->stage[row]; }
 bool dataset_held_out(const Dataset *d, int64_t row) { return d->eval[row] != 0; }
+int64_t dataset_vocab(const Dataset *d) { return d->vocab; }
 int32_t dataset_stop_id(const Dataset *d) { return (int32_t)d->stop_id; }
 const ChatText *dataset_template(const Dataset *d) { return &d->template; }
 
@@ -316,7 +317,10 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     }
     DS_TRY(read_all(d, f, "/tokenizer", DS_U8, -1, &bytes, (void **)&blob));
     DS_TRY(tok_load_blob(blob, (size_t)bytes, d->path, tok));
+    DS_CHECK(d->vocab <= tok_vocab_size(*tok), DS_ERR_DATA, "%s: vocab = %lld, but its tokenizer has %lld tokens",
+             d->path, (long long)d->vocab, (long long)tok_vocab_size(*tok));
 done:
+    if (err) tok_free(tok);
     watchdog_leave();
     h5_close(&f);
     mem_free(blob);

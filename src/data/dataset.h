@@ -35,6 +35,7 @@ void dataset_close(Dataset **d);
 // The tokenizer kept in the file, *tok = NULL if there is none. Owner: caller, tok_free. DS_ERR_DATA, DS_ERR_IO.
 Err dataset_tokenizer(const Dataset *d, Tokenizer **tok);
 
+int64_t dataset_vocab(const Dataset *d); // its tokens are below this
 int32_t dataset_stop_id(const Dataset *d);
 const ChatText *dataset_template(const Dataset *d); // as the builder was told; lives as long as d
 

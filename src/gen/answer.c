@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "io/jsonl.h"
 #include "io/origin.h"
@@ -21,13 +22,14 @@ static const char *const dtypes[] = {"fp32", "bf16"};
 
 static Err take_option(AnswerArgs *a, const char *name, const char *value, const char *program) {
     const Option options[] = {{"template", &a->template}, {"system", &a->system}, {"prompts", &a->prompts}};
+    const bool chats = !strcmp(program, "dschat-chat"); // else dschat-eval: each has its own options
     Err err = DS_OK;
-    for (int i = 0; i < DS_COUNT(options); i++)
+    for (int i = 0; i < DS_COUNT(options) && chats; i++)
         if (!strcmp(name, options[i].name)) {
             *options[i].value = value;
             return DS_OK;
         }
-    for (int i = 0; i < DS_COUNT(modes); i++)
+    for (int i = 0; i < DS_COUNT(modes) && !chats; i++)
         if (!strcmp(name, modes[i])) {
             DS_CHECK(!a->mode, DS_ERR_PARAMS, "%s: --%s and --%s: expected one of them", program, a->mode, name);
             a->mode = modes[i];
@@ -262,7 +264,7 @@ Err answer_file(Talk *t, const Params *p, const char *path, const char *system, 
     GenCfg cfg = talk_config(t, p);
     talk_answer(t, &cfg, all.req, all.n, p->generate.batch, NULL, NULL);
     for (int64_t i = 0; i < all.n; i++) print_answer(t, &all.q[i], &all.req[i], out);
-    DS_CHECK(fflush(out) == 0 && !ferror(out), DS_ERR_IO, "the answers cannot be written");
+    DS_TRY(output_flush(out));
 done:
     for (int64_t i = 0; i < all.cap; i++) {
         tok_ids_free(&all.q[i].ids);

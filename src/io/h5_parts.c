@@ -24,7 +24,8 @@ Err h5_parts_shard_path(const char *master, int shard, char **path) {
     size_t n = strlen(master);
     *path = NULL;
     if (n < 4 || strcmp(master + n - 3, ".h5") != 0 || shard > 99999)
-        return err_set(DS_ERR_DATA, "%s: a model's file name ends in .h5, and it has at most 100000 shards", master);
+        return err_set(DS_ERR_DATA, "%s: expected the name of a model, which ends in .h5 (and at most 100000 shards)",
+                       master);
     char *stem = mem_strndup(master, n - 3);
     *path = shard < 0 ? mem_printf("%s.shards", stem) : mem_printf("%s.shards/%05d.h5", stem, shard);
     mem_free(stem);

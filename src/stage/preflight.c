@@ -51,6 +51,10 @@ typedef struct {
 static void note(Look *l, Err err) {
     if (!err) return;
     if (!l->err) l->err = err;
+    if (l->words && strstr(l->words, err_text())) { // the same of a model with two parts
+        err_clear();
+        return;
+    }
     char *longer = l->words ? mem_printf("%s; also: %s", l->words, err_text()) : mem_strdup(err_text());
     mem_free(l->words);
     l->words = longer;

@@ -49,9 +49,22 @@ static void say_figures(const Run *run) {
                  get(run, "ppo.true_score_after"));
 }
 
-void screen_last(const Run *run) {
+// Where all lies, and what to do with the latest model that answers, or with the reward model where there is no other.
+static void say_next(const Run *run) {
     const char *out = run->p->job.out;
-    char key[32], *actor = stage_model_path(run, isfinite(get(run, "ppo.reward_after")) ? "actor" : "sft");
+    const bool sft = run->products >> STAGE_SFT & 1, ppo = run->products >> STAGE_PPO & 1;
+    char *model = stage_product_path(run->p, ppo ? STAGE_PPO : sft ? STAGE_SFT : STAGE_RM);
+    log_info("%.0f s; models, checkpoints, history.nc,%s summary.json and log.txt are in %s",
+             clock_now() - run->started, ppo ? " rollouts.nc," : "", out);
+    if (sft || ppo) log_info("next: bin/dschat-chat %s     h5ls -r %s     ncdump -h %s/history.nc", model, model, out);
+    else
+        log_info("next: bin/dschat-eval %s --score %s     h5ls -r %s     ncdump -h %s/history.nc", model,
+                 run->p->data.rm_file, model, out);
+    mem_free(model);
+}
+
+void screen_last(const Run *run) {
+    char key[32];
     log_info(" ");
     say_figures(run);
     for (int i = 1; i <= run->p->job.show_prompts; i++) {
@@ -59,8 +72,5 @@ void screen_last(const Run *run) {
         if (summary_get_text(run->summary, key)[0]) say_prompt(run, i);
     }
     log_info(" ");
-    log_info("%.0f s; models, checkpoints, history.nc, rollouts.nc, summary.json and log.txt are in %s",
-             clock_now() - run->started, out);
-    log_info("next: bin/dschat-chat %s     h5ls -r %s     ncdump -h %s/history.nc", actor, actor, out);
-    mem_free(actor);
+    say_next(run);
 }

@@ -18,6 +18,14 @@ shows() {
     elif [ -n "$pattern" ] && ! grep -q -e "$pattern" "$here/$name.txt"; then fail "$name" "$* does not show \"$pattern\": $(tail -n 1 "$here/$name.txt")"
     else ok "$name"; fi
 }
+# refused NAME CODE PATTERN COMMAND...: the command ends with the code and an error that has the pattern.
+refused() {
+    local name=$1 want=$2 pattern=$3 code
+    shift 3
+    "$@" >"$here/$name.txt" 2>&1
+    code=$?
+    if [ $code = "$want" ] && grep -q -e "$pattern" "$here/$name.txt"; then ok "$name"; else fail "$name" "ended with $code: $(tail -n 1 "$here/$name.txt")"; fi
+}
 same() { if cmp -s "$2" "$3"; then ok "$1"; else fail "$1" "$2 and $3 differ"; fi; }
 
 out=$here/run
@@ -82,6 +90,27 @@ shows eval_generate '"text"' bin/dschat-eval "$out/models/actor.h5" --generate "
 shows eval_perplexity 'perplexity' bin/dschat-eval "$out/models/sft.h5" --perplexity "$tiny_data/all.h5"
 shows eval_score 'accuracy' bin/dschat-eval "$out/models/rm.h5" --score "$tiny_data/all.h5"
 shows eval_values '"values"' bin/dschat-eval "$out/models/rm.h5" --values "$here/texts.jsonl"
+# Tokens of another tokenizer mean nothing to a model: no figure is made of them. Two tokens change places; a larger vocabulary.
+sed 's/: 409,/: 0409,/; s/: 410,/: 409,/; s/: 0409,/: 410,/' inputs/data/demo-tokenizer.json >"$here/tok.json"
+for tok in "$here/tok.json" tests/refs/token_gpt2.json; do
+    other=$here/other-$(basename "$tok" .json)
+    bin/dschat-data build "$tiny_data/spec.in" data.tokenizer="$tok" data.output="$other.h5" >"$here/build.txt" 2>&1 || fail eval_other "$(tail -n 1 "$here/build.txt")"
+    refused "eval_perplexity_${other##*-}" 3 "^error: $other.h5: .* $out/models/sft.h5 " bin/dschat-eval "$out/models/sft.h5" --perplexity "$other.h5"
+    refused "eval_score_${other##*-}" 3 "^error: $other.h5: .* $out/models/rm.h5 " bin/dschat-eval "$out/models/rm.h5" --score "$other.h5"
+done
+refused eval_prompts 2 'unknown option --prompts' bin/dschat-eval "$out/models/sft.h5" --logprobs "$here/texts.jsonl" --prompts "$here/prompts.jsonl"
+refused chat_logprobs 2 'unknown option --logprobs' bin/dschat-chat "$out/models/sft.h5" --logprobs "$here/texts.jsonl"
+refused export_tilde 2 '~ and $ are not expanded' bin/dschat-model export "$out/models/sft.h5" '~/hf'
+refused import_tilde 2 '~ and $ are not expanded' bin/dschat-model import "$here/hf" '$HOME/x.h5'
+# A full disk is no success of a command that only prints.
+for command in "./dschat --template" "./dschat --plan $tiny_params --ranks 2" "bin/dschat-data show $tiny_data/all.h5" "bin/dschat-model inspect $out/models/sft.h5" \
+    "bin/dschat-eval $out/models/sft.h5 --logprobs $here/texts.jsonl" "bin/dschat-chat $out/models/sft.h5 --prompts $here/prompts.jsonl"; do
+    refused "full_$(basename "${command%% *}")_$(cut -d' ' -f2 <<<"$command" | tr -c 'a-z\n' _)" 4 'the output cannot be written' sh -c "$command >/dev/full"
+done
+echo hi | refused full_conversation 4 'the output cannot be written' sh -c "cat | bin/dschat-chat $out/models/sft.h5 max_answer=2 >/dev/full"
+# The last screen names a model that is there: the reward model's own tool where no other was made.
+run "$here/rm" 1 job.stages=rm rm.max_steps=1 actor.model="$out/models/sft.h5" || fail next "$(tail -n 1 "$here/rm.log")"
+grep -q "^next: bin/dschat-eval $here/rm/models/rm.h5 --score $tiny_data/all.h5 " "$here/rm.log" && ! grep -q rollouts.nc "$here/rm.log" && ok next || fail next "$(tail -n 2 "$here/rm.log")"
 shows data_show 'hh' bin/dschat-data show "$tiny_data/all.h5" 2
 shows data_verify 'as they were written' bin/dschat-data verify "$tiny_data/all.h5"
 exit $bad

@@ -81,5 +81,24 @@ check report_odd tools/dschat-report "$tmp/odd"
 check report_odd_infinite grep -q '<b>loss</b>  <span>2.5 (1 infinite)</span>' "$tmp/odd/report.html"
 check report_odd_skipped grep -q '<h2>SFT <small>2 steps, 1 skipped</small></h2>' "$tmp/odd/report.html"
 check report_odd_plots test "$(grep -c '<svg' "$tmp/odd/report.html")" = 3
+# A stranger's history and names run nothing, here or in a browser, and do not command the terminal.
+mkdir -p "$tmp/hostile"
+sed 's/flag_meanings = "sft rm ppo"/flag_meanings = "<script>x<\/script> rm ppo"/; s/double loss(record) ;/& loss:units = "`touch build\/tmp\/report\/run-by-units`" ;/' \
+    "$tmp/odd.cdl" >"$tmp/hostile.cdl"
+ncgen -o "$tmp/hostile/history.nc" "$tmp/hostile.cdl"
+check report_hostile tools/dschat-report "$tmp/hostile"
+check report_hostile_units test ! -e "$tmp/run-by-units"
+check report_hostile_stage test "$(grep -ci '<script' "$tmp/hostile/report.html")" = 0
+name=$tmp/$(printf 'x\033[2J\302\233\342\200\256\233y')
+mkdir -p "$name"
+echo torn >"$name/history.nc"
+plain() { # plain COMMAND...: what it says names the file by its printable part, in printable ASCII
+    local said
+    said=$("$@" 2>&1)
+    [[ $said == *"/x[2Jy"* ]] && [ -z "$(LC_ALL=C tr -d '\n\040-\176' <<<"$said")" ] || { cat -v <<<"$said"; return 1; }
+}
+check report_plain_torn plain tools/dschat-report "$name"
+check report_plain_gone plain tools/dschat-report "$name-gone"
 mkdir "$tmp/cwd"
+check report_into_folder fails_with 4 "cannot be written: cannot overwrite directory" tools/dschat-report "$tmp/odd" "$tmp/cwd"
 check report_elsewhere bash -c "cd $tmp/cwd && $PWD/tools/dschat-report ../odd && test -z \"\$(ls -A)\""

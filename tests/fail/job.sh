@@ -60,6 +60,7 @@ for case in ever:2 ever:30 ever:90 once:150 ever:250 once:400 ever:600; do
     [ "$code" != 0 ] || { fail "$name" "nothing failed: $(cat "$here/count") calls"; continue; }
     if [ $code != 4 ]; then fail "$name" "exit code $code, expected 4: $(tail -n 1 "$out.log")"
     elif [ "$errors" != 1 ]; then fail "$name" "$errors errors said, expected 1: $(tail -n 2 "$out.log")"
+    elif [ "$(sed -n 's/^[a-z]*: //p' "$out.log" | grep -cxF -e "$(sed -n 's/^error: //p' "$out.log")")" != 1 ]; then fail "$name" "said twice: $(tail -n 1 "$out.log")"
     elif ! run "$out" 2 $quick; then fail "$name" "does not go on with room: $(tail -n 1 "$out.log")"
     elif [ "$(weights "$out")" != "$sums" ]; then fail "$name" "the weights differ"
     else ok "$name"; fi
