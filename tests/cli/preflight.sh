@@ -68,6 +68,10 @@ refused no_pairs 3 'holds no pairs for rm' data.rm_file="$here/long_sft.h5" acto
 checked no_prompts 3 'holds no prompts for ppo' data.ppo_file="$here/long_rm.h5" actor.arch_positions=100
 checked long_prompts 3 'no prompt has at most' generate.max_prompt=2
 checked held_out 3 'holds out no samples for sft, but .sft. eval_every' data.sft_file="$here/long_sft.h5" actor.arch_positions=100 sft.eval_every=5
+checked held_out_pairs 3 'holds out no pairs, by whose scores .ppo. normalize_reward' data.rm_file="$here/long_rm.h5" actor.arch_positions=100 rm.eval_every=0 ppo.normalize_reward=yes
+checked scores_as_they_are 0 ok data.rm_file="$here/long_rm.h5" actor.arch_positions=100 rm.eval_every=0 ppo.normalize_reward=no
+checked no_tokens 4 "data. file = $here/none.h5: there is no such file" data.file="$here/none.h5"
+! grep -q 'needs a tokenizer' "$here/no_tokens.txt" || fail no_tokens "says what follows from it too"
 checked no_file 4 "data. rm_file = $here/none.h5: there is no such file" data.rm_file="$here/none.h5"
 sed 's/: 409,/: 0409,/; s/: 410,/: 409,/; s/: 0409,/: 410,/' inputs/data/demo-tokenizer.json >"$here/tok.json" # two tokens change places
 built other 'stages = ppo' '{"prompt": "a", "answer": "cat"}\n' "$here/tok.json"
@@ -82,6 +86,7 @@ checked critic_is_data 3 'all.h5' critic.model="$tiny_data/all.h5"
 checked scalar_actor 3 'rm.h5: is a model with a scalar head' actor.model="$made/rm.h5"
 checked random_reward 3 'sft.h5: is a language model: its scores would be random' job.stages=ppo actor.model="$made/sft.h5" reward.model="$made/sft.h5"
 checked ppo_alone 0 ok job.stages=ppo actor.model="$made/sft.h5" reward.model="$made/rm.h5"
+checked by_checker 0 ok job.stages=ppo actor.model="$made/sft.h5" ppo.reward_source=checker critic.model="$made/sft.h5"
 checked no_actor 2 'no model for .actor.' job.stages=ppo reward.model="$made/rm.h5"
 checked model_positions 3 "the actor ($made/sft.h5) has 64 positions" actor.model="$made/sft.h5" data.sft_file="$here/long_sft.h5"
 refused answers 2 'the critic (.*rm.h5) has 64 positions' actor.arch_positions=100 critic.model="$made/rm.h5" generate.max_answer=40

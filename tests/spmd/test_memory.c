@@ -91,7 +91,7 @@ static void growth(void **state) {
 
 // What a stage partitions over z ranks is 1/z of it, what it does not is whole. The gradients of a step are always
 // parts (of stages 0 and 1 too: sums wait there); beside them are those of the micro-batch: whole, or at stages 2 and 3
-// the three blocks that are live.
+// the three blocks that are live, and a sum that waits for its neighbour at each level of the tree over a rank's lanes.
 static void shares(void **state) {
     (void)state;
     const int ranks = group_size(group_world());
@@ -100,10 +100,10 @@ static void shares(void **state) {
     weights_build(&arch, &list);
     for (int i = 0; i < 2 * ranks && ranks > 1; i++) { // one rank alone sums in place
         const DType dt = i % 2 ? DS_BF16 : DS_F32;
-        const int z = 1 + i / 2;
+        const int z = 1 + i / 2, waiting = i % 3, turns = 1 << waiting;
         if (ranks % z) continue;
         Layout l;
-        layout_create(&l, group_world(), (LayoutWish){.zero = z});
+        layout_create(&l, group_world(), (LayoutWish){.zero = z, .lanes = ranks * turns});
         int64_t lone = 0, all = 0;
         for (int b = 0; b < list.blocks; b++) {
             lone += padded(list.block_count[b], 1);
@@ -113,10 +113,12 @@ static void shares(void **state) {
         for (int stage = 0; stage < 4; stage++) {
             const Held got = held(&arch, dt, &l, stage);
             const int64_t weights = stage == 0 ? lone : stage == 3 ? all / z : all;
-            const Held want = {weights * (int64_t)dtype_bytes(dt), ((stage < 2 ? all : live) + all / z) * 4,
+            const Held want = {weights * (int64_t)dtype_bytes(dt),
+                               ((stage < 2 ? all : live) + (1 + waiting) * all / z) * 4,
                                (stage == 0 ? lone : all / z) * optimizer_bytes(dt), got.comm};
-            char what[64];
-            snprintf(what, sizeof what, "stage %d, %s, zero groups of %d of %d", stage, dtype_name(dt), z, ranks);
+            char what[96];
+            snprintf(what, sizeof what, "stage %d, %s, zero groups of %d of %d, %d lanes each", stage, dtype_name(dt),
+                     z, ranks, turns);
             expect(&got, &want, what);
         }
         layout_destroy(&l);

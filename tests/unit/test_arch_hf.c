@@ -312,6 +312,29 @@ static void test_names(void **state) {
     weights_free(&list);
 }
 
+// As the published models begin: biases of 0, norms of 1, all else drawn.
+static void test_first_values(void **state) {
+    (void)state;
+    for (int family = 0; family < ARCH_FAMILIES; family++) {
+        Arch a;
+        WeightList list;
+        int biases = 0;
+        arch_family_defaults(&a, family);
+        a.layers = 1, a.width = a.embed_width = 16, a.heads = a.kv_heads = 2, a.head_dim = 8, a.ffn = 32, a.vocab = 50;
+        a.max_positions = 20;
+        weights_build(&a, &list);
+        for (int i = 0; i < list.n; i++) {
+            const Weight *w = &list.w[i];
+            const bool bias = strstr(w->name, "bias") != NULL, matrix = w->ndim == 2;
+            biases += bias;
+            if (w->init != (bias ? W_INIT_ZERO : matrix ? W_INIT_NORMAL : W_INIT_ONE))
+                fail_msg("family %d: %s begins otherwise", family, w->name);
+        }
+        if (a.qkv_bias || a.mlp_bias || a.norm == ARCH_NORM_LN) assert_true(biases > 0);
+        weights_free(&list);
+    }
+}
+
 static void test_scalar_names(void **state) {
     (void)state;
     static const char *const heads[] = {"v_head.weight", "score.weight"};
@@ -462,10 +485,10 @@ static void test_unpermute(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_published),  cmocka_unit_test(test_families),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_mutated),    cmocka_unit_test(test_accepted),     cmocka_unit_test(test_unprintable),
-        cmocka_unit_test(test_names),      cmocka_unit_test(test_scalar_names), cmocka_unit_test(test_gguf_metadata),
-        cmocka_unit_test(test_rope_freqs), cmocka_unit_test(test_unpermute),
+        cmocka_unit_test(test_published),     cmocka_unit_test(test_families),     cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_mutated),       cmocka_unit_test(test_accepted),     cmocka_unit_test(test_unprintable),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_first_values), cmocka_unit_test(test_scalar_names),
+        cmocka_unit_test(test_gguf_metadata), cmocka_unit_test(test_rope_freqs),   cmocka_unit_test(test_unpermute),
     };
     return cmocka_run_group_tests_name("arch_hf", tests, NULL, NULL);
 }

@@ -177,6 +177,9 @@ static void test_sums_of_large(void **state) {
     expect(h5_read(f, "/x", DS_F32, 0, 1000000, y), DS_ERR_DATA, "is damaged"); // it stays so
     expect(h5_trouble(f), DS_ERR_DATA, "is damaged");
     h5_close(&f);
+    ok(h5_open_checked(F("large.h5"), &f)); // the block as a whole, which goes past what is kept of blocks
+    expect(h5_read(f, "/x", DS_F32, 0, n, y), DS_ERR_DATA, "large.h5: is damaged: bytes 31457280 to 32505855 do");
+    h5_close(&f);
     H5Verified v = {.until = INFINITY}, late = {.until = 0};
     expect(h5_sums_verify(F("large.h5"), 0, 2, &v), DS_ERR_DATA, "bytes 31457280 to 32505855");
     ok(h5_sums_verify(F("large.h5"), 1, 2, &v)); // the other rank's share
