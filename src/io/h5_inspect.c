@@ -45,11 +45,9 @@ static void set_limits(int64_t bytes) {
 #endif
 }
 
-static Err inspect_here(const char *path) {
+Err h5_inspect_here(const char *path) {
     Err err = DS_OK;
     H5File *f = NULL;
-    struct stat st;
-    set_limits(stat(path, &st) == 0 ? (int64_t)st.st_size : 0);
     DS_TRY(h5_lib_open(path, &f));
     DS_TRY(h5_lib_start(f));
     err = h5_lib_judge(f, h5_check_file(f->id, path, h5_drive_bytes(f->drive)));
@@ -59,8 +57,10 @@ done:
 }
 
 __attribute__((constructor)) static void be_the_child(int argc, char **argv) {
+    struct stat st;
     if (argc != 2 || strcmp(argv[0], CHILD) != 0) return;
-    Err err = inspect_here(argv[1]);
+    set_limits(stat(argv[1], &st) == 0 ? (int64_t)st.st_size : 0);
+    Err err = h5_inspect_here(argv[1]);
     size_t n = strlen(err_text());
     bool said = write(STDOUT_FILENO, err_text(), n) == (ssize_t)n;
     _exit(said ? (int)err : DS_ERR_BUG); // lint: main is not to run

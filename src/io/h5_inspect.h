@@ -13,6 +13,9 @@
 // Of an open file that the library has not been given yet. DS_ERR_DATA: refused, or the child's death. For h5.c.
 Err h5_inspect(const H5File *file);
 
+// What the child does, in this process and without its limits. For tests.
+Err h5_inspect_here(const char *path);
+
 // Rank 0 inspects for all: who opens the file afterwards does not. Of a path that may be missing (NULL, or no such
 // file): nothing. Collective on g; all ranks return the same code.
 Err h5_inspect_for_all(const Group *g, const char *path);
