@@ -45,16 +45,13 @@ static void set_limits(int64_t bytes) {
 #endif
 }
 
-// The parent's file is the input: what has that name now must be the same one.
-static Err inspect_here(const char *path) {
+Err h5_inspect_here(const char *path, const struct stat *wanted) {
     Err err = DS_OK;
     H5File *f = NULL;
-    struct stat theirs, ours;
-    DS_CHECK(fstat(STDIN_FILENO, &theirs) == 0, DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
-    set_limits((int64_t)theirs.st_size);
+    struct stat is;
     DS_TRY(h5_lib_open(path, &f));
-    DS_CHECK(fstat(h5_drive_fd(f->drive), &ours) == 0, DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
-    DS_CHECK(ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino, DS_ERR_IO,
+    DS_CHECK(fstat(h5_drive_fd(f->drive), &is) == 0, DS_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    DS_CHECK(!wanted || (is.st_dev == wanted->st_dev && is.st_ino == wanted->st_ino), DS_ERR_IO,
              "%s: was replaced while it was opened", path);
     DS_TRY(h5_lib_start(f));
     err = h5_lib_judge(f, h5_check_file(f->id, path, h5_drive_bytes(f->drive)));
@@ -64,8 +61,11 @@ done:
 }
 
 __attribute__((constructor)) static void be_the_child(int argc, char **argv) {
+    struct stat st; // of the parent's file, which is the input
     if (argc != 2 || strcmp(argv[0], CHILD) != 0) return;
-    Err err = inspect_here(argv[1]);
+    if (fstat(STDIN_FILENO, &st) != 0) _exit(DS_ERR_BUG); // lint: main is not to run
+    set_limits((int64_t)st.st_size);
+    Err err = h5_inspect_here(argv[1], &st);
     size_t n = strlen(err_text());
     bool said = write(STDOUT_FILENO, err_text(), n) == (ssize_t)n;
     _exit(said ? (int)err : DS_ERR_BUG); // lint: main is not to run

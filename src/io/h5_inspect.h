@@ -7,11 +7,17 @@
 #ifndef DS_H5_INSPECT_H
 #define DS_H5_INSPECT_H
 
+#include <sys/stat.h>
+
 #include "comm/group.h"
 #include "io/h5.h"
 
 // Of an open file that the library has not been given yet. DS_ERR_DATA: refused, or the child's death. For h5.c.
 Err h5_inspect(const H5File *file);
+
+// What the child does, in this process and without its limits. For tests. wanted: the file that must have this name
+// (NULL: any). DS_ERR_DATA: refused; DS_ERR_IO.
+Err h5_inspect_here(const char *path, const struct stat *wanted);
 
 // Rank 0 inspects for all: who opens the file afterwards does not. Of a path that may be missing (NULL, or no such
 // file): nothing. Collective on g; all ranks return the same code.

@@ -127,10 +127,11 @@ Err h5_sums_verify(const char *path, int part, int parts, H5Verified *v) {
     int fd = -1;
     int64_t bytes = 0;
     H5Sums s = {0};
-    char *block = mem_alloc(H5_SUM_BLOCK);
+    char *block = NULL;
     DS_TRY(file_open_read(path, &fd, &bytes));
     DS_TRY(h5_sums_load(fd, path, bytes, &s));
     if (!s.blocks && part == 0) v->without += bytes;
+    if (s.blocks) block = mem_alloc(block_bytes(&s, 0));
     for (int64_t k = part; k < s.blocks; k += parts) {
         v->bytes += (int64_t)block_bytes(&s, k);
         if (clock_now() >= v->until) continue;

@@ -12,7 +12,7 @@
 #include "io/filetype.h"
 #include "base/text.h"
 
-enum { CHUNK = 1 << 16, MAX_IDLE = 256 << 20, MAX_RATIO = 100 };
+enum { CHUNK = 1 << 16, MIN_BUFFER = 1 << 12, MAX_BUFFER = 1 << 18, MAX_IDLE = 256 << 20, MAX_RATIO = 100 };
 
 struct Jsonl {
     char *path, *line;
@@ -36,7 +36,7 @@ Err jsonl_open(const char *path, Jsonl **out) {
     j->gz = gzdopen(fd, "rb");
     DS_CHECK(j->gz, DS_ERR_IO, "%s: cannot be read", path);
     fd = -1;
-    gzbuffer(j->gz, 1 << 18);
+    gzbuffer(j->gz, (unsigned)ds_min(ds_max(j->bytes, MIN_BUFFER), MAX_BUFFER));
 done:
     if (fd >= 0) close(fd);
     if (err) jsonl_close(&j);

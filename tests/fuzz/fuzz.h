@@ -4,6 +4,7 @@
 #ifndef DS_FUZZ_H
 #define DS_FUZZ_H
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,16 +39,26 @@ static inline const char *fuzz_folder(void) {
 
 static inline void fuzz_remove_folder(void) { file_remove_tree(fuzz_folder()); }
 
-// Writes data[n] as file `name` in that folder; its path, in one buffer of each caller.
+// Writes data[n] as file `name` in that folder; its path, in one buffer of each caller. Files stay open: to make them
+// anew each time would take longer than most parsers.
 static inline const char *fuzz_file(const char *name, const uint8_t *data, size_t n) {
-    static char path[128];
-    static int first = 1;
-    if (first) atexit(fuzz_remove_folder);
-    first = 0;
+    static struct {
+        char path[128];
+        int fd;
+    } file[4];
+    char path[128];
+    int i = 0;
     snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(data, 1, n, f) != n || fclose(f)) abort();
-    return path;
+    while (file[i].path[0] && strcmp(file[i].path, path) != 0)
+        if (++i == 4) abort();
+    if (!file[0].path[0]) atexit(fuzz_remove_folder);
+    if (!file[i].path[0]) {
+        memcpy(file[i].path, path, sizeof path);
+        file[i].fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (file[i].fd < 0) abort();
+    }
+    if (pwrite(file[i].fd, data, n, 0) != (ssize_t)n || ftruncate(file[i].fd, (off_t)n)) abort();
+    return file[i].path;
 }
 
 #endif
