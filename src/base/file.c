@@ -153,13 +153,22 @@ done:
     return err;
 }
 
+Err file_sync_open(int fd, const char *path) {
+    Err err = DS_OK;
+    watchdog_enter(WATCH_FILE, "syncing", path);
+    DS_TRY(write_back(fd, path));
+    DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", path, strerror(errno));
+done:
+    watchdog_leave();
+    return err;
+}
+
 Err file_sync(const char *path) {
     Err err = DS_OK;
     watchdog_enter(WATCH_FILE, "syncing", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: cannot open to sync: %s", path, strerror(errno));
-    DS_TRY(write_back(fd, path));
-    DS_CHECK(fsync(fd) == 0, DS_ERR_IO, "%s: fsync failed: %s", path, strerror(errno));
+    DS_TRY(file_sync_open(fd, path));
 done:
     watchdog_leave();
     if (fd >= 0) close(fd);

@@ -36,6 +36,7 @@ Err file_read_all(const char *path, size_t max_bytes, char **data, size_t *bytes
 Err file_write_atomic(const char *path, const void *data, size_t bytes);
 
 Err file_sync(const char *path);                           // fsync of a file or a folder
+Err file_sync_open(int fd, const char *path);              // the same: hears of every failed write since fd was opened
 Err file_rename_durable(const char *from, const char *to); // rename, then fsync of the folder of `to`
 Err file_make_dirs(const char *path);                      // like mkdir -p, but never writable by all
 Err file_remove_tree(const char *path);                    // like rm -rf; follows no links; a missing path is fine

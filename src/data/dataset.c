@@ -14,6 +14,7 @@ enum { KEEP_TOKENS = 1 << 26 }; // up to so many are kept in memory
 
 struct Dataset {
     char *path;
+    char *sha256; // of all rows, as the builder wrote it; NULL: another made the file
     ChatText template;
     int64_t n, n_spans, n_pairs, n_tokens, vocab, stop_id;
     int64_t *start, *span_start, *spans, *prompt, *chosen, *rejected;
@@ -61,12 +62,31 @@ done:
     return err;
 }
 
+static Err read_sha256(const H5File *f, char **sha256) {
+    *sha256 = NULL;
+    return h5_attr_exists(f, "/", "data_sha256") ? h5_attr_get_str(f, "/", "data_sha256", sha256) : h5_trouble(f);
+}
+
+// Opens the file once more; DS_ERR_DATA if it is another one now, whose tokens lie elsewhere than the index says.
+static Err reopen(const Dataset *d, H5File **f) {
+    Err err = DS_OK;
+    char *sha256 = NULL;
+    DS_TRY(h5_open_checked(d->path, f));
+    DS_TRY(read_sha256(*f, &sha256));
+    DS_CHECK(!d->sha256 == !sha256 && (!sha256 || !strcmp(sha256, d->sha256)), DS_ERR_DATA,
+             "%s: was replaced by another data set since this run opened it", d->path);
+done:
+    mem_free(sha256);
+    return err;
+}
+
 static Err read_attributes(Dataset *d, const H5File *f) {
     Err err = DS_OK;
     int64_t version;
     DS_TRY(h5_attr_get_i64(f, "/", "format_version", &version));
     DS_CHECK(version == DATASET_FORMAT, DS_ERR_DATA, "%s: is of format %lld, this program reads %d", d->path,
              (long long)version, DATASET_FORMAT);
+    DS_TRY(read_sha256(f, &d->sha256));
     DS_TRY(h5_attr_get_i64(f, "/", "vocab", &d->vocab));
     DS_TRY(h5_attr_get_i64(f, "/", "stop_id", &d->stop_id));
     DS_TRY(h5_attr_get_str(f, "/", "template", &d->template.name));
@@ -82,10 +102,10 @@ done:
 }
 
 static Err check_row(const Dataset *d, int64_t r) {
-    const int64_t length = d->start[r + 1] - d->start[r];
-    bool good = length > 0 && length <= INT32_MAX && d->start[r + 1] <= d->n_tokens && d->prompt[r] >= 0 &&
-                d->prompt[r] <= length && d->span_start[r] <= d->span_start[r + 1] &&
-                d->span_start[r + 1] <= d->n_spans;
+    const bool ordered = d->start[r] >= 0 && d->start[r] <= d->start[r + 1] && d->start[r + 1] <= d->n_tokens;
+    const int64_t length = ordered ? d->start[r + 1] - d->start[r] : 0;
+    bool good = length > 0 && length <= INT32_MAX && d->prompt[r] >= 0 && d->prompt[r] <= length &&
+                d->span_start[r] <= d->span_start[r + 1] && d->span_start[r + 1] <= d->n_spans;
     int64_t end = 0;
     for (int64_t s = d->span_start[r]; good && s < d->span_start[r + 1]; s++) {
         good = d->spans[2 * s] >= end && d->spans[2 * s] < d->spans[2 * s + 1] && d->spans[2 * s + 1] <= length;
@@ -205,6 +225,7 @@ Err dataset_open(const char *path, Dataset **out) {
     build_lists(d);
 done:
     watchdog_leave();
+    if (f && h5_trouble(f)) err = h5_trouble(f); // which may be why something was not there
     h5_close(&f);
     if (err) dataset_close(&d);
     *out = d;
@@ -214,8 +235,8 @@ done:
 void dataset_close(Dataset **pd) {
     Dataset *d = *pd;
     if (!d) return;
-    void *const owned[] = {d->path,   d->start,    d->span_start, d->spans, d->prompt,
-                           d->chosen, d->rejected, d->stage,      d->eval,  d->tokens};
+    void *const owned[] = {d->path,   d->sha256,   d->start, d->span_start, d->spans, d->prompt,
+                           d->chosen, d->rejected, d->stage, d->eval,       d->tokens};
     for (int i = 0; i < DS_COUNT(owned); i++) mem_free(owned[i]);
     chat_text_free(&d->template);
     for (int kind = 0; kind < DATA_KINDS; kind++)
@@ -281,7 +302,7 @@ Err dataset_read(Dataset *d, const int64_t *row, int64_t n, int32_t *ids) {
     Err err = DS_OK;
     H5File *f = NULL;
     watchdog_enter(WATCH_FILE, "reading samples", d->path);
-    if (!d->tokens) DS_TRY(h5_open_checked(d->path, &f));
+    if (!d->tokens) DS_TRY(reopen(d, &f));
     for (int64_t i = 0; i < n; i++) {
         const int64_t length = dataset_length(d, row[i]);
         DS_TRY(read_range(d, f, d->start[row[i]], length, (uint32_t *)ids));
@@ -310,7 +331,7 @@ Err dataset_tokenizer(const Dataset *d, Tokenizer **tok) {
     int64_t bytes;
     *tok = NULL;
     watchdog_enter(WATCH_FILE, "reading a tokenizer", d->path);
-    DS_TRY(h5_open_checked(d->path, &f));
+    DS_TRY(reopen(d, &f));
     if (!h5_exists(f, "/tokenizer")) {
         err = h5_trouble(f);
         goto done;

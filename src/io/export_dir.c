@@ -22,10 +22,11 @@ static Err check_free(const char *dir, const char *const *names, int n) {
     Err err = DS_OK;
     DIR *d = opendir(dir);
     DS_CHECK(d, DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
-    for (struct dirent *e; (e = readdir(d));)
+    for (struct dirent *e; errno = 0, (e = readdir(d));)
         for (int i = 0; i < n; i++)
             DS_CHECK(!matches(e->d_name, names[i]), DS_ERR_IO,
                      "%s/%s: is there already, expected a folder without a model", dir, e->d_name);
+    DS_CHECK(!errno, DS_ERR_IO, "%s: cannot list: %s", dir, strerror(errno));
 done:
     if (d) closedir(d);
     return err;
@@ -102,14 +103,15 @@ static Err move_all(const ExportDir *d) {
     char **moved = MEM_NEW(char *, MAX_FILES);
     int n = 0;
     DS_CHECK(list, DS_ERR_IO, "%s: cannot list: %s", d->work, strerror(errno));
-    for (struct dirent *e; (e = readdir(list));) {
+    for (struct dirent *e; errno = 0, (e = readdir(list));) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
         DS_CHECK(n < MAX_FILES, DS_ERR_IO, "%s: more than %d files", d->work, MAX_FILES);
         DS_TRY(move_in(d, e->d_name));
         moved[n++] = mem_strdup(e->d_name);
     }
+    DS_CHECK(!errno, DS_ERR_IO, "%s: cannot list: %s", d->work, strerror(errno));
+    DS_CHECK(rmdir(d->work) == 0, DS_ERR_IO, "%s: cannot remove: %s", d->work, strerror(errno)); // no file was left out
     DS_TRY(file_sync(d->dir));
-    rmdir(d->work);
 done:
     if (list) closedir(list);
     for (int i = 0; i < n; i++) {

@@ -51,7 +51,7 @@ static const char *const words[] = {[KIND_HDF5] = "an HDF5 file",
 
 static bool is_text(const unsigned char *s, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (s[i] < 32 && !strchr("\n\r\t\f", s[i])) return false;
+        if (!s[i] || (s[i] < 32 && !strchr("\n\r\t\f", s[i]))) return false;
     return true;
 }
 

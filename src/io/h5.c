@@ -10,7 +10,6 @@
 #include "base/mem.h"
 #include "io/h5_inspect.h"
 #include "io/h5_lib.h"
-#include "io/h5_sums.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "memory types are little endian");
 
@@ -209,8 +208,7 @@ static Err commit(H5File **file, bool sums) {
     Err err = DS_OK;
     H5File *f = *file;
     DS_TRY(finish(f));
-    if (sums) DS_TRY(h5_sums_append(f->temporary));
-    DS_TRY(file_sync(f->temporary));
+    DS_TRY(h5_drive_finish(f->drive, sums));
     DS_TRY(file_rename_durable(f->temporary, f->path));
 done:
     if (err) unlink(f->temporary);

@@ -20,6 +20,9 @@ typedef struct H5Drive H5Drive;
 Err h5_drive_open(const char *path, H5Drive **drive);
 // Makes a new file. DS_ERR_IO.
 Err h5_drive_create(const char *path, H5Drive **drive);
+// After the library closed a file that it wrote: its sums (if `sums`) behind it, all of it on the disk, closed.
+// DS_ERR_IO: it is not known to be whole.
+Err h5_drive_finish(H5Drive *drive, bool sums);
 // After the library closed its file. still_open: it could not, and may come back to the drive. Accepts NULL, sets NULL.
 void h5_drive_free(H5Drive **drive, bool still_open);
 

@@ -2,7 +2,6 @@
 #include "io/h5_sums.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,13 +36,12 @@ static char *make_text(const H5Sums *s) {
     return text;
 }
 
-Err h5_sums_append(const char *path) {
+Err h5_sums_append(int fd, const char *path) {
     Err err = DS_OK;
-    int64_t bytes = 0;
     H5Sums s = {0};
     char *block = mem_alloc(H5_SUM_BLOCK), *text = NULL;
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    DS_CHECK(fd >= 0 && (bytes = lseek(fd, 0, SEEK_END)) >= 0, DS_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    const int64_t bytes = lseek(fd, 0, SEEK_END);
+    DS_CHECK(bytes >= 0, DS_ERR_IO, "%s: cannot find its end: %s", path, strerror(errno));
     s = (H5Sums){.bytes = bytes, .blocks = ds_ceil_div(bytes, H5_SUM_BLOCK)};
     s.sum = MEM_NEW(Xxh128Hex, s.blocks);
     for (int64_t k = 0; k < s.blocks; k++) {
@@ -53,7 +51,6 @@ Err h5_sums_append(const char *path) {
     text = make_text(&s);
     DS_TRY(file_pwrite(fd, path, text, strlen(text), bytes));
 done:
-    if (fd >= 0) close(fd);
     mem_free(text);
     mem_free(block);
     h5_sums_free(&s);

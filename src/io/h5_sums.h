@@ -22,8 +22,8 @@ typedef struct {
     Xxh128Hex *sum; // [blocks]
 } H5Sums;
 
-// Hashes the file and puts its sums behind it. DS_ERR_IO.
-Err h5_sums_append(const char *path);
+// Hashes a file that is open to read and write, and puts its sums behind it. DS_ERR_IO.
+Err h5_sums_append(int fd, const char *path);
 
 // The sums of an open file of `bytes` bytes. Owner: caller, h5_sums_free. DS_ERR_IO; DS_ERR_DATA: they are damaged.
 Err h5_sums_load(int fd, const char *path, int64_t bytes, H5Sums *sums);

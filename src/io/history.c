@@ -302,8 +302,8 @@ static Err drop_records(const NcFile *f, int64_t keep, size_t bytes) {
     for (int i = 0; i < width; i++) count[i] = (unsigned char)((uint64_t)keep >> (8 * (width - 1 - i)));
     int fd = open(f->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
     DS_CHECK(fd >= 0, DS_ERR_IO, "%s: %s", f->path, strerror(errno));
-    DS_CHECK(pwrite(fd, count, (size_t)width, 4) == width && ftruncate(fd, (off_t)bytes) == 0 && fsync(fd) == 0,
-             DS_ERR_IO, "%s: cannot drop the records past the checkpoint: %s", f->path, strerror(errno));
+    DS_TRY(file_pwrite(fd, f->path, count, (size_t)width, 4));
+    DS_CHECK(!ftruncate(fd, (off_t)bytes) && !fsync(fd), DS_ERR_IO, "%s: cannot be cut: %s", f->path, strerror(errno));
 done:
     if (fd >= 0) close(fd);
     return err;

@@ -177,8 +177,7 @@ static Err match_weights(ModelFile *m) {
                  names.name[i], arch_family_name((ArchFamily)m->arch.family));
 done:
     h5_names_free(&names);
-    Err trouble = h5_trouble(m->file); // which may be why a weight was not found
-    return trouble ? trouble : err;
+    return err;
 }
 
 Err modelfile_open(const char *path, ModelFile **model) {
@@ -190,6 +189,7 @@ Err modelfile_open(const char *path, ModelFile **model) {
     weights_build(&m->arch, &m->list);
     DS_TRY(match_weights(m));
 done:
+    if (m->file && h5_trouble(m->file)) err = h5_trouble(m->file); // which may be why something was not there
     if (err) modelfile_close(model);
     return err;
 }

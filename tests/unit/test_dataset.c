@@ -512,6 +512,24 @@ static void longest_in_the_header(void **state) {
     mem_free(path);
 }
 
+// A run's data set is built anew while it trains: its tokens lie elsewhere than the index in memory says.
+static void replaced_is_refused(void **state) {
+    (void)state;
+    Tokenizer *tok = NULL;
+    char *path = path_of("mine"), *other = path_of("other");
+    assert_int_equal(build("mine", "{\"prompt\": \"a\", \"answer\": \"b\"}\n", "eval_fraction = 0", "stages = sft"),
+                     DS_OK);
+    assert_int_equal(build("other", "{\"prompt\": \"a\", \"answer\": \"c\"}\n", "eval_fraction = 0", "stages = sft"),
+                     DS_OK);
+    Dataset *d = open_built("mine");
+    assert_int_equal(file_rename_durable(other, path), DS_OK);
+    assert_int_equal(dataset_tokenizer(d, &tok), DS_ERR_DATA);
+    assert_non_null(strstr(err_text(), "mine.h5: was replaced by another data set"));
+    err_clear();
+    dataset_close(&d);
+    mem_free(path), mem_free(other);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(longest_rows),
                                        cmocka_unit_test(longest_in_the_header),
@@ -524,7 +542,8 @@ int main(void) {
                                        cmocka_unit_test(weights_and_limit),
                                        cmocka_unit_test(same_bytes_again),
                                        cmocka_unit_test(verify_finds_damage),
-                                       cmocka_unit_test(bad_index_is_refused)};
+                                       cmocka_unit_test(bad_index_is_refused),
+                                       cmocka_unit_test(replaced_is_refused)};
     h5_init();
     return cmocka_run_group_tests_name("dataset", tests, NULL, NULL);
 }

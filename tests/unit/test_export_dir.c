@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <dlfcn.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -15,6 +16,15 @@
 
 #define HERE "build/tmp/test_export_dir"
 #define must(call) assert_int_equal((call), DS_OK)
+
+// A file system that leaves an entry out where others have just been removed.
+static bool forgets;
+
+struct dirent *readdir(DIR *d) {
+    struct dirent *(*real)(DIR *) = (struct dirent * (*)(DIR *)) dlsym(RTLD_NEXT, "readdir");
+    struct dirent *e = real(d);
+    return e && forgets && !strcmp(e->d_name, "d") ? real(d) : e;
+}
 
 static const char *const names[] = {"config.json", "model-*"};
 
@@ -66,6 +76,18 @@ static void whole(void **state) {
     assert_int_equal(count(HERE "/there", NULL), 9);
 }
 
+static void left_out(void **state) {
+    (void)state;
+    ExportDir d;
+    must(file_make_dirs(HERE "/some"));
+    begin(HERE "/some", &d);
+    forgets = true;
+    refused(export_dir_commit(&d), "not empty");
+    forgets = false;
+    export_dir_end(&d);
+    assert_int_equal(count(HERE "/some", NULL), 0);
+}
+
 static void nothing(void **state) {
     (void)state;
     ExportDir d;
@@ -109,6 +131,7 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(whole), cmocka_unit_test(nothing), cmocka_unit_test(conflict)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(whole), cmocka_unit_test(left_out), cmocka_unit_test(nothing),
+                                       cmocka_unit_test(conflict)};
     return cmocka_run_group_tests_name("export_dir", tests, setup, NULL);
 }

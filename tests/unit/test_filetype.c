@@ -57,6 +57,8 @@ static void known_files(void **state) {
         {BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), FILETYPE_FOREIGN_MODEL, "Git LFS",
          "git lfs pull"},
         {BYTES("<!DOCTYPE html><html>"), FILETYPE_FOREIGN_MODEL, "HTML", "download"},
+        {BYTES("\0\0\0\0\0\0\0\0\0\0\0\0"), FILETYPE_DATASET, NULL,
+         NULL}, // a crash left it so: its reader says damaged
         {BYTES("[job]\nseed = 1\n"), FILETYPE_DATASET, "text", "dschat-data build"},
         {BYTES(""), FILETYPE_MODEL, "empty", "dschat-model import"},
         {BYTES("\1\2\3\4\5\6\7\x8e"), FILETYPE_MODEL, NULL, NULL}, // nobody knows it: HDF5 says so

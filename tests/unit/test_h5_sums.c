@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/h5_attr.h"
+#include "io/h5_data.h"
 #include "io/h5_drive.h"
 #include "io/h5_sums.h"
 #include "io/modelfile.h"
@@ -56,6 +57,29 @@ ssize_t pread(int fd, void *out, size_t n, off_t at) {
     }
     if (reads == fault_at && fault == SHORT) n = (n + 1) / 2;
     return syscall(SYS_pread64, fd, out, n, at);
+}
+
+// ---- writes that fail later ----
+
+// A server's answer to a write comes to the descriptor that wrote: when that is synced, or not before it is closed.
+static bool fails_late, fails_at_close;
+static bool wrote[256];
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at) {
+    wrote[fd] = true;
+    return syscall(SYS_pwrite64, fd, data, n, at);
+}
+
+int fsync(int fd) {
+    if (fails_late && wrote[fd]) return errno = EDQUOT, -1;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int close(int fd) {
+    const bool fail = fails_at_close && fd >= 0 && wrote[fd];
+    if (fd >= 0) wrote[fd] = false;
+    syscall(SYS_close, fd);
+    return fail ? (errno = EDQUOT, -1) : 0;
 }
 
 // ---- files ----
@@ -318,6 +342,31 @@ static void test_inspected(void **state) {
     mem_free(copy);
 }
 
+// What could not be written in the end has no name, and what had the name keeps it.
+static void test_late_failures(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        H5File *f;
+        float x[] = {1, 2}, back[2] = {0};
+        ok(h5_create(F("late.h5"), &f));
+        ok(h5_write_new(f, "/x", DS_F32, 1, (int64_t[]){2}, x));
+        ok(h5_commit(&f));
+        x[1] = 3;
+        ok(h5_create(F("late.h5"), &f));
+        ok(h5_write_new(f, "/x", DS_F32, 1, (int64_t[]){2}, x));
+        fails_late = i % 2 == 0, fails_at_close = !fails_late;
+        const Err err = i < 2 ? h5_commit(&f) : h5_commit_shard(&f);
+        fails_late = fails_at_close = false;
+        expect(err, DS_ERR_IO, "Disk quota exceeded");
+        assert_null(f);
+        ok(h5_open_own(F("late.h5"), &f));
+        ok(h5_read(f, "/x", DS_F32, 0, 2, back));
+        assert_true(back[1] == 2);
+        h5_close(&f);
+        assert_int_equal(system("ls " F("") " | grep -c tmp >" F("count")), 256); // lint: grep; none is left
+    }
+}
+
 static int fresh(void **state) {
     (void)state;
     return file_remove_tree(DIR_) || file_make_dirs(DIR_);
@@ -325,8 +374,8 @@ static int fresh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),         cmocka_unit_test(test_content),   cmocka_unit_test(test_sums_of_large),
-        cmocka_unit_test(test_failed_reads), cmocka_unit_test(test_inspected),
+        cmocka_unit_test(test_sums),         cmocka_unit_test(test_content),       cmocka_unit_test(test_sums_of_large),
+        cmocka_unit_test(test_failed_reads), cmocka_unit_test(test_late_failures), cmocka_unit_test(test_inspected),
     };
     return cmocka_run_group_tests_name("h5_sums", tests, fresh, NULL);
 }
