@@ -149,7 +149,8 @@ static Err check_start(Job *j) {
     Err err = DS_OK;
     int begun = 0, done_stages = 0;
     char *changes = NULL;
-    const char *name = j->resume ? strrchr(j->resume, '/') + 1 : "between stages";
+    const bool goes_on = j->resume && j->resume_stage[0];
+    const char *name = nothing_left(j) ? "its end" : goes_on ? strrchr(j->resume, '/') + 1 : "between stages";
     for (int i = 0; i < DS_COUNT(stages); i++) {
         done_stages |= stage_done(j, i) << i;
         if (j->resume_stage && !strcmp(stages[i]->name, j->resume_stage)) begun = 1 << i;

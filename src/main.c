@@ -71,6 +71,9 @@ static Err take_words(int argc, char **argv, Words *w) {
             DS_CHECK(i + 1 < argc, DS_ERR_PARAMS, "--ranks: expected their number, as in --plan PARAMS --ranks 64");
             w->ranks = argv[++i];
         } else if (!strncmp(argv[i], "--ranks=", 8)) w->ranks = argv[i] + 8;
+        else if (!strcmp(argv[i], "-n") || !strcmp(argv[i], "-np"))
+            DS_FAIL(DS_ERR_PARAMS, "%s: is mpirun's and comes before the program: mpirun %s N ./dschat PARAMS%s",
+                    argv[i], argv[i], strcmp(w->command, "--plan") ? "" : "; a plan's is --ranks N");
         else if (argv[i][0] == '-') DS_TRY(take_command(w, argv[i]));
         else if (!w->params && !strchr(argv[i], '=')) w->params = argv[i];
         else w->overrides[w->n++] = argv[i];

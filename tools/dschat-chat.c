@@ -208,10 +208,14 @@ done:
 
 // False: the conversation ends.
 static bool command(Session *s, const char *line) {
-    if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) return false;
-    if (!strcmp(line, "/clear")) clear_turns(s, true);
-    else if (!strncmp(line, "/system", 7)) set_system(s, line + 7 + strspn(line + 7, " "));
-    else if (!strncmp(line, "/set ", 5)) set_key(s, line + 5);
+    char word[16] = "";
+    sscanf(line, "%15s", word);
+    const char *rest = line + strcspn(line, " \t");
+    rest += strspn(rest, " \t");
+    if (!strcmp(word, "/quit") || !strcmp(word, "/exit")) return false;
+    if (!strcmp(word, "/clear")) clear_turns(s, true);
+    else if (!strcmp(word, "/system")) set_system(s, rest);
+    else if (!strcmp(word, "/set")) set_key(s, rest);
     else fprintf(stderr, "/clear  /system TEXT  /set KEY VALUE  /quit\n");
     return true;
 }
@@ -234,7 +238,7 @@ static char *next_line(bool typed) {
         free(line); // lint: getline's memory
         return NULL;
     }
-    if (n > 0 && line[n - 1] == '\n') line[n - 1] = 0;
+    while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
     return line;
 }
 

@@ -70,6 +70,13 @@ piped greedy '/set greedy yes\nhello\n' max_answer=30
 piped bad_set '/set greedy yes\n/set greedy perhaps\nhello\n' max_answer=30
 has bad_set_said "$here/bad_set.err" 'greedy = perhaps'
 if cmp -s "$here/greedy.out" "$here/bad_set.out"; then ok bad_set; else fail bad_set "$(cat -v "$here/bad_set.out")"; fi
+# Lines of a pipe may end as in DOS; a command is its first word, whatever blanks follow.
+piped dos '/set greedy yes\r\nhello\r\n' max_answer=30
+if cmp -s "$here/greedy.out" "$here/dos.out"; then ok dos; else fail dos "$(cat -v "$here/dos.out")"; fi
+piped words '/systemic\n/set\n/quit \nhello\n'
+if [ -s "$here/words.out" ]; then fail quit_blank "$(cat -v "$here/words.out")"; else ok quit_blank; fi
+has no_command "$here/words.err" '^/clear  /system TEXT'
+has set_alone "$here/words.err" '^usage: /set'
 
 # ---- in a terminal ----
 

@@ -75,6 +75,8 @@ for line in '--plan inputs/params.in --ranks 64' '--plan --ranks 64 inputs/param
 done
 case_ params_ranks_of_a_job 2 'mpirun -np N' ./dschat inputs/params.in --ranks 4
 case_ params_unknown_option 2 'unknown option --plam; did you mean --plan' ./dschat --plam inputs/params.in
+case_ params_np 2 "-np: is mpirun's and comes before the program: mpirun -np N" ./dschat -np 2 inputs/params.in
+case_ params_np_plan 2 "a plan's is --ranks N" ./dschat --plan inputs/params.in -np 2
 case_ params_nothing 2 'expected the name of a params file' ./dschat --check
 case_ params_bare_key 2 'did you mean ppo.kl_coef=0.1?' ./dschat --check inputs/params.in kl_coef=0.1
 case_ params_home 2 "write $HOME/x.h5" ./dschat --check inputs/params.in 'data.file=~/x.h5'

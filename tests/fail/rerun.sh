@@ -99,7 +99,7 @@ again "$out" 1 $same && [ "$(told "$out")" = "$before" ] && ok same_again || fai
 again "$out" 1 $same checkpoint.keep=4 && grep -q '^# change .*rm.max_steps = 7 (was 6)' "$out/params.out" && grep -q '^# change .*checkpoint.keep = 4' "$out/params.out" && ok changes_kept ||
     fail changes_kept "earlier changes are gone from params.out: $(last_error "$out")"
 same="$same checkpoint.keep=4"
-refuses finished_run "$out" 'ppo.kl_coef was' $same ppo.kl_coef=0.3
+refuses finished_run "$out" 'this run (at its end) has other params: ppo.kl_coef was' $same ppo.kl_coef=0.3
 refuses finished_run_longer "$out" 'ppo.max_steps was 2' $same ppo.max_steps=9
 
 # Accepted: recorded with old, new and step.
