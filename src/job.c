@@ -380,10 +380,10 @@ static bool say_at_once(const char *path, int n_overrides, char **overrides) {
     if (launcher_rank() != 0) return false;
     Err err = params_load(path, n_overrides, overrides, &p);
     if (!err) err = preflight_params(p);
-    if (err) log_error("%s", err_text());
-    err_clear();
+    if (err == DS_ERR_PARAMS) log_error("%s", err_text());
+    err_clear(); // a file that cannot be read now may be readable then
     params_free(&p);
-    return err != DS_OK;
+    return err == DS_ERR_PARAMS;
 }
 
 // The params file is read when MPI has started; what the command line says of the deadline holds before.
@@ -410,7 +410,7 @@ Err job_run(const char *params_path, int n_overrides, char **overrides) {
     if (!err) err = closing;
     closing = history_close(&j.run.history);
     if (!err) err = closing;
-    if (err && err_text()[0] && !said) log_error("%s", err_text());
+    if (err && err_text()[0] && !(said && err == DS_ERR_PARAMS)) log_error("%s", err_text());
     err_clear();
     if (j.counted && starts_end(j.p->job.out, err)) log_warn("%s", err_text());
     Runlock *lock = j.run.lock;

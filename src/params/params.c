@@ -134,8 +134,9 @@ Err params_recall(const char *path, const char *text, size_t bytes, Params **out
 }
 
 Err params_read(const char *path, char **text, size_t *bytes) {
-    // The words are file_read_all's.
-    return file_read_all(path, KEYTABLE_MAX_BYTES, text, bytes) ? DS_ERR_PARAMS : DS_OK;
+    const Err err = file_read_all(path, KEYTABLE_MAX_BYTES, text, bytes);
+    // A wrong name is the user's, a disk that fails is not; the words are file_read_all's.
+    return err == DS_ERR_IO && file_exists(path) && !file_is_dir(path) ? err : err ? DS_ERR_PARAMS : DS_OK;
 }
 
 Err params_load(const char *path, int n_overrides, char **overrides, Params **out) {

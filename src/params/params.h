@@ -68,10 +68,12 @@ typedef struct Params {
 // ---- functions ----
 
 // Reads and validates the file, with overrides[n] ("section.key=value") on top. DS_ERR_PARAMS: the first error, named
-// with file, line, key, what was expected and the closest legal word; *out is NULL then. Owner: caller, params_free.
+// with file, line, key, what was expected and the closest legal word; DS_ERR_IO: the file cannot be read. *out is NULL
+// then. Owner: caller, params_free.
 Err params_load(const char *path, int n_overrides, char **overrides, Params **out);
 
-// The file's text, for params_parse. DS_ERR_PARAMS. Owner: caller, mem_free.
+// The file's text, for params_parse. DS_ERR_PARAMS: there is no such file, or it is too large; DS_ERR_IO. Owner:
+// caller, mem_free.
 Err params_read(const char *path, char **text, size_t *bytes);
 
 // params_load from text[bytes], the content of the file `path` (used for messages and the run's name only).

@@ -69,21 +69,25 @@ void stop_say_limit(double checkpoint_seconds) {
                  checkpoint_seconds, kept);
 }
 
-static Err remove_file(const char *path) {
-    if (unlink(path) && errno != ENOENT) return err_set(DS_ERR_IO, "%s: cannot remove: %s", path, strerror(errno));
+// *there: it was.
+static Err remove_file(const char *path, bool *there) {
+    *there = unlink(path) == 0;
+    if (!*there && errno != ENOENT) return err_set(DS_ERR_IO, "%s: cannot remove: %s", path, strerror(errno));
     return DS_OK;
 }
 
 Err stop_leftover(const char *stop_file) {
-    if (!file_exists(stop_file)) return DS_OK;
-    Err err = remove_file(stop_file);
-    return err ? err
-               : err_set(DS_STOP_FINAL,
-                         "%s lay there before this start: it is removed, and nothing was run; start again to run",
-                         stop_file);
+    bool there;
+    Err err = remove_file(stop_file, &there);
+    if (!there) return err;
+    return err_set(DS_STOP_FINAL,
+                   "%s lay there before this start: it is removed, and nothing was run; start again to run", stop_file);
 }
 
-Err stop_fulfilled(void) { return limit.file ? remove_file(limit.file) : DS_OK; }
+Err stop_fulfilled(void) {
+    bool there;
+    return limit.file ? remove_file(limit.file, &there) : DS_OK;
+}
 
 Err stop_without_step(StopWish wish, const char *why, int64_t steps, double seconds) {
     if (steps > 0 || wish != STOP_EARLY) return DS_OK;

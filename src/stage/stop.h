@@ -20,7 +20,7 @@ void stop_limit(const char *stop_file, double deadline, double margin);
 // seconds). Not collective.
 void stop_say_limit(double checkpoint_seconds);
 
-// A file STOP that lies there before the first step: removed, and DS_STOP_FINAL with words. Rank 0.
+// A file STOP that lies there before the first step: removed, and DS_STOP_FINAL with words. DS_ERR_IO. Rank 0.
 Err stop_leftover(const char *stop_file);
 
 // The wish of the file is fulfilled: removes it. DS_ERR_IO. Rank 0.
