@@ -27,11 +27,11 @@
 #include "io/runlock.h"
 
 static struct {
-    const char *host; // NULL: the real one
-    bool silent;      // fcntl has no locks, as Lustre without flock
-    bool granted;     // fcntl grants every lock, as Lustre with localflock does to each node
-    bool shared;      // the file system is of several nodes
-    double speed;     // of time, 0: as it is
+    const char *host;     // NULL: the real one
+    bool silent;          // fcntl has no locks, as Lustre without flock
+    bool granted;         // fcntl grants every lock, as Lustre with localflock does to each node
+    bool shared;          // the file system is of several nodes
+    _Atomic double speed; // of time, 0: as it is; the lock's thread looks, too
 } pretend;
 
 int fcntl(int fd, int cmd, ...) {
