@@ -4,10 +4,18 @@
 # make smollm2    fetch and import SmolLM2-135M-Instruct                make lint     the rules that a grep can hold
 # make bench      phases beside PyTorch, kernels beside the machine     make clean
 #
-# Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), SAN=1 (ASan + UBSan), ROOMS (compile only these rooms of
-# src/, for working on one of them).
+# Variables: BUILD (objects, tests, PnetCDF), PNETCDF (its prefix), ROOMS (compile only these rooms of src/, for working on one
+# of them), SAN=1 (ASan + UBSan, all of it in build/asan, the programs too), SAN=thread (TSan, in build/tsan).
 
-BUILD   ?= build
+ifneq ($(filter-out 1 thread,$(SAN)),)
+$(error SAN=$(SAN): expected 1 or thread)
+endif
+comma   := ,
+BUILD   ?= build$(SAN_DIR_$(SAN))
+SAN_DIR_1      := /asan
+SAN_DIR_thread := /tsan
+# What the programs' names begin with.
+TOP     := $(if $(SAN),$(BUILD)/)
 PNETCDF ?= $(CURDIR)/build/pnetcdf
 CC      := mpicc
 ROOMS   ?= $(notdir $(wildcard src/*))
@@ -17,10 +25,20 @@ WARN    := -Wall -Wextra -Wshadow -Wvla -Werror
 STRICT  := -Wconversion -Wno-sign-conversion
 CFLAGS  := -std=c11 -D_GNU_SOURCE -g -O2 -fopenmp $(WARN)
 LDFLAGS := -fopenmp
+ifneq ($(SAN),)
+CFLAGS  += -DDS_SANITIZED -fno-omit-frame-pointer -O1
+endif
 ifeq ($(SAN),1)
 # gcc warns of null format strings in code that the sanitizer itself adds.
-CFLAGS  += -fsanitize=address,undefined -fno-omit-frame-pointer -O1 -Wno-format-truncation
+CFLAGS  += -fsanitize=address,undefined -Wno-format-truncation
 LDFLAGS += -fsanitize=address,undefined
+endif
+ifeq ($(SAN),thread)
+# LLVM's OpenMP in libgomp's place, where there is one: its tool Archer, which it finds beside itself, tells TSan what the
+# barriers order. libgomp tells nothing, so that every parallel region would look like a race.
+LIBOMP  := $(lastword $(sort $(wildcard /usr/lib/llvm-*/lib/libomp.so)))
+CFLAGS  += -fsanitize=thread -Wno-tsan
+LDFLAGS := -fsanitize=thread $(if $(LIBOMP),$(LIBOMP) -Wl$(comma)-rpath$(comma)$(dir $(LIBOMP)) -Wl$(comma)--disable-new-dtags,-fopenmp)
 endif
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # The file changes when the commit does, and with it what says which commit it is.
@@ -47,18 +65,18 @@ JOB     := $(filter job.c,$(ROOMS))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(KSRC:%.c=$(BUILD)/obj/%.o) $(if $(JOB),$(BUILD)/obj/src/job.o)
 CPUOBJ  := $(foreach s,$(SETS),$(CPUSRC:%.c=$(BUILD)/obj/$(s)/%.o))
 LIB     := $(BUILD)/libdschat.a
-TOOLS   := $(patsubst tools/%.c,bin/%,$(wildcard tools/dschat-*.c))
+TOOLS   := $(patsubst tools/%.c,$(TOP)bin/%,$(wildcard tools/dschat-*.c))
 TESTSRC := $(wildcard tests/unit/*.c tests/kernels/*.c tests/spmd/*.c tests/golden/*.c tests/bench/*.c)
 TESTBIN := $(TESTSRC:tests/%.c=$(BUILD)/tests/%)
 
 .PHONY: all tests test test-all fuzz fuzz-build lint demo smollm2 bench clean setup
-all: dschat $(TOOLS)
+all: $(TOP)dschat $(TOOLS)
 
-dschat: $(BUILD)/obj/src/main.o $(LIB)
+$(TOP)dschat: $(BUILD)/obj/src/main.o $(LIB)
 	@echo "  ld $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
-bin/%: $(BUILD)/obj/tools/%.o $(LIB)
-	@mkdir -p bin
+$(TOP)bin/%: $(BUILD)/obj/tools/%.o $(LIB)
+	@mkdir -p $(@D)
 	@echo "  ld $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(LIB): $(OBJ) $(SETS:%=$(BUILD)/obj/cpu_%.o)
@@ -72,7 +90,7 @@ $(BUILD)/obj/cpu_$(1).o: $(CPUSRC:%.c=$(BUILD)/obj/$(1)/%.o)
 $(BUILD)/obj/$(1)/kernels/cpu/%.o: kernels/cpu/%.c
 	@mkdir -p $$(@D)
 	@echo "  cc $$< ($(1))"
-	@$$(CC) $$(CPPFLAGS) -DCPU_ISA=$(1) $$(CFLAGS) -O3 $$(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+	@$$(CC) $$(CPPFLAGS) -DCPU_ISA=$(1) $$(CFLAGS) $$(if $$(SAN),,-O3) $$(ISA_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach s,$(SETS),$(eval $(call one_set,$(s))))
 $(foreach r,comm tensor plan io,$(eval $(BUILD)/obj/src/$(r)/%.o: CFLAGS += $$(STRICT)))
@@ -143,7 +161,7 @@ smollm2:
 bench: all
 	tests/bench/run
 clean:
-	rm -rf $(BUILD)/obj $(BUILD)/tests $(LIB) bin dschat
+	rm -rf $(BUILD)/obj $(BUILD)/tests $(LIB) $(TOP)bin $(TOP)dschat
 
 -include $(OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_REPLAY:.o=.d) $(FUZZ_BIN:$(FUZZ_DIR)/%=$(FUZZ_DIR)/obj/tests/fuzz/%.d) $(CPUOBJ:.o=.d) $(TESTBIN:$(BUILD)/tests/%=$(BUILD)/obj/tests/%.d) $(wildcard $(BUILD)/obj/tools/*.d $(BUILD)/obj/src/main.d)
 .SECONDARY:

@@ -96,9 +96,11 @@ double rng_normal(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t draw)
 }
 
 // Several draws are one instruction's work where the CPU has wide registers: the arithmetic is that of one draw, so
-// the bits do not depend on it.
-__attribute__((optimize("O3"), target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) void
-rng_normals(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t first, int64_t n, double scale, float *out) {
+// the bits do not depend on it. What chooses a clone runs before a sanitizer is there.
+#ifndef DS_SANITIZED
+__attribute__((optimize("O3"), target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+void rng_normals(uint64_t seed, RngPurpose purpose, uint64_t id, uint64_t first, int64_t n, double scale, float *out) {
     const uint64_t key = key_of(seed, purpose);
     for (int64_t i = 0; i < n; i++) out[i] = (float)(scale * normal(key, id, first + (uint64_t)i));
 }

@@ -12,13 +12,18 @@
 // it waits for the others' | it knows that all are done, and leaves.
 enum { WATCH_NONE, WATCH_RUNS, WATCH_FATAL, WATCH_READY, WATCH_ENDED, WATCH_LEAVES };
 
+// Where a rank is, in words. Those of a slot may change while they are read: see watch_board_copy.
+typedef struct {
+    int64_t step;
+    char stage[8], doing[40], what[100], host[36];
+} WatchWords;
+
 typedef struct {
     _Atomic uint64_t beat;        // grows while its watchdog runs
     _Atomic uint64_t group, call; // the exchange that it waits in; 0: none
     _Atomic int32_t state, waits, overdue, pid;
-    float quiet, idle; // seconds: since it moved; since its main thread used the processor
-    int64_t step;
-    char stage[8], doing[40], what[100], host[36];
+    _Atomic float quiet, idle; // seconds: since it moved; since its main thread used the processor
+    WatchWords words;
 } WatchSlot;
 
 typedef struct {
@@ -31,6 +36,10 @@ typedef struct {
 } WatchBoard;
 
 size_t watch_board_bytes(int size);
+
+// A slot or its words, from or into the board, while another thread may write or read there: text may come out half of
+// one moment and half of the next, a number does not. Both at multiples of 8, as bytes is.
+void watch_board_copy(void *to, const void *from, size_t bytes);
 
 // What an observer remembers of each slot.
 typedef struct {

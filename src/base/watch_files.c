@@ -58,7 +58,7 @@ static void write_node(void) {
     for (int i = 0; i < courier.n_local; i++, at += sizeof(Entry)) {
         Entry *e = (Entry *)(void *)at;
         e->rank = courier.local[i];
-        memcpy(&e->slot, &courier.board->slot[e->rank], sizeof e->slot);
+        watch_board_copy(&e->slot, &courier.board->slot[e->rank], sizeof e->slot);
     }
     memcpy(at, &head.count, sizeof head.count);
     const int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -85,7 +85,7 @@ static void take_news(const char *data, size_t bytes) {
     const Entry *e = (const Entry *)(const void *)(data + sizeof head);
     for (int i = 0; i < head.n; i++)
         if (e[i].rank >= 0 && e[i].rank < courier.board->size)
-            memcpy(&courier.board->slot[e[i].rank], &e[i].slot, sizeof e[i].slot);
+            watch_board_copy(&courier.board->slot[e[i].rank], &e[i].slot, sizeof e[i].slot);
     int nobody = 0;
     // Another node has said why; a moment for those of this one to leave together.
     if (head.fired && atomic_compare_exchange_strong(&courier.board->fired, &nobody, head.fired))

@@ -30,15 +30,19 @@ void watch_add(WatchText *t, const char *fmt, ...) {
 #define TEXT_OF(field) (int)sizeof(field), field
 
 void watch_add_rank(WatchText *t, int rank, const WatchSlot *s) {
-    if (rank < 0) watch_add(t, "a rank (host %.*s, pid %d)", TEXT_OF(s->host), s->pid);
-    else watch_add(t, "rank %d (host %.*s, pid %d)", rank, TEXT_OF(s->host), s->pid);
+    WatchWords w;
+    watch_board_copy(&w, &s->words, sizeof w);
+    if (rank < 0) watch_add(t, "a rank (host %.*s, pid %d)", TEXT_OF(w.host), s->pid);
+    else watch_add(t, "rank %d (host %.*s, pid %d)", rank, TEXT_OF(w.host), s->pid);
 }
 
 void watch_add_place(WatchText *t, const WatchSlot *s) {
-    watch_add(t, "\"%.*s\"", TEXT_OF(s->doing));
-    if (s->what[0]) watch_add(t, " (%.*s)", TEXT_OF(s->what));
-    if (s->stage[0]) watch_add(t, " at %.*s", TEXT_OF(s->stage));
-    if (s->stage[0] && s->step > 0) watch_add(t, " step %lld", (long long)s->step);
+    WatchWords w;
+    watch_board_copy(&w, &s->words, sizeof w);
+    watch_add(t, "\"%.*s\"", TEXT_OF(w.doing));
+    if (w.what[0]) watch_add(t, " (%.*s)", TEXT_OF(w.what));
+    if (w.stage[0]) watch_add(t, " at %.*s", TEXT_OF(w.stage));
+    if (w.stage[0] && w.step > 0) watch_add(t, " step %lld", (long long)w.step);
 }
 
 bool watch_asleep(const WatchSlot *s) { return s->idle > 1 && s->idle > 0.5F * s->quiet; }

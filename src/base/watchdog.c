@@ -41,7 +41,7 @@ typedef struct {
     const char *doing;
     const WatchGroup *group;
     uint64_t call;
-    char what[sizeof((WatchSlot *)0)->what];
+    char what[sizeof((WatchWords *)0)->what];
 } Section;
 
 // What the main thread writes and the watchdog reads.
@@ -49,7 +49,7 @@ static struct {
     pthread_mutex_t lock;
     Section stack[DEPTH]; // [0]: what a rank does that is in no section
     int depth;
-    char stage[sizeof((WatchSlot *)0)->stage];
+    char stage[sizeof((WatchWords *)0)->stage];
     int64_t step;
     _Atomic uint64_t moves;
     _Atomic double limit, gone_at; // gone_at > 0: the process is to be gone then
@@ -70,7 +70,8 @@ static struct {
     int n_local, rank;
     uint64_t round; // the courier's, as last seen, and when
     double round_at;
-    WatchSlot alone; // before there is a board
+    WatchSlot alone;  // before there is a board
+    WatchWords words; // those of its slot
 } dog = {.rank = -1};
 
 // ---- the main thread ----
@@ -150,10 +151,12 @@ static double deadline(const Section *s) { return watch_rule_allowed(&dog.rule, 
 
 static void publish(const Section *s) {
     WatchSlot *o = own();
-    snprintf(o->doing, sizeof o->doing, "%.*s", shown(s), s->doing);
-    memcpy(o->what, s->what, sizeof o->what);
-    memcpy(o->stage, rank_is.stage, sizeof o->stage);
-    o->step = rank_is.step;
+    WatchWords *w = &dog.words;
+    snprintf(w->doing, sizeof w->doing, "%.*s", shown(s), s->doing);
+    memcpy(w->what, s->what, sizeof w->what);
+    memcpy(w->stage, rank_is.stage, sizeof w->stage);
+    w->step = rank_is.step;
+    watch_board_copy(&o->words, w, sizeof *w);
     o->quiet = (float)watch_rule_quiet(&dog.rule);
     o->idle = (float)(dog.rule.awake - dog.cpu_at);
     o->waits = s->kind == WATCH_WAIT;
@@ -165,11 +168,22 @@ static void publish(const Section *s) {
 
 static void introduce(WatchSlot *s) {
     s->pid = getpid();
-    gethostname(s->host, sizeof s->host - 1);
+    gethostname(dog.words.host, sizeof dog.words.host - 1);
+    watch_board_copy(&s->words, &dog.words, sizeof dog.words);
     s->state = WATCH_RUNS;
 }
 
 size_t watch_board_bytes(int size) { return sizeof(WatchBoard) + (size_t)size * sizeof(WatchSlot); }
+
+_Static_assert(sizeof(WatchSlot) % 8 == 0 && sizeof(WatchWords) % 8 == 0, "they are copied by words");
+
+void watch_board_copy(void *to, const void *from, size_t bytes) {
+    typedef uint64_t __attribute__((may_alias)) Word;
+    Word *t = to;
+    const Word *f = from;
+    for (size_t i = 0; i < bytes / 8; i++)
+        __atomic_store_n(&t[i], __atomic_load_n(&f[i], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+}
 
 void watchdog_join(WatchBoard *board, int rank, const int *local, int n_local) {
     WatchMemory *seen = MEM_NEW(WatchMemory, board->size);
@@ -302,7 +316,7 @@ static const struct {
     const char *name, *words;
 } fatal_signals[] = {
     {SIGABRT, "ABRT", "a library gave up, for want of memory if it says nothing else above"},
-#ifndef __SANITIZE_ADDRESS__ // which has better words for these
+#ifndef DS_SANITIZED // sanitizers have better words for these
     {SIGBUS, "BUS", "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"},
     {SIGSEGV, "SEGV", "a bug, or a library that does not look for want of memory"},
     {SIGFPE, "FPE", "a bug"},
@@ -385,8 +399,10 @@ static void add_other(WatchText *t, int rank, const char *how) {
 // Whether rank r has come to the exchange that this rank waits in.
 static bool is_there(const Section *s, int r) {
     const WatchSlot *o = &dog.board->slot[r];
+    WatchWords w;
+    watch_board_copy(&w, &o->words, sizeof w);
     return o->state == WATCH_RUNS && o->waits && o->group == s->group->id && o->call == s->call &&
-           !strncmp(o->doing, own()->doing, sizeof o->doing);
+           !strncmp(w.doing, dog.words.doing, sizeof w.doing);
 }
 
 // Names those of the group that pick says, at most NAMED; how many there are.

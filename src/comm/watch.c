@@ -108,7 +108,7 @@ static int find_nodes(int *nodes) {
 Err watch_share(const char *out) {
     Err err = DS_OK;
     const Group *world = group_world();
-    int *nodes = MEM_NEW(int, world->size); // for the life of the process
+    int *nodes = MEM_NEW(int, world->size);
     const int n_nodes = find_nodes(nodes);
     uint64_t mark = board->mark;
     char *folder = mem_printf("%s/.watch", out);
@@ -116,8 +116,12 @@ Err watch_share(const char *out) {
     if (world->rank == 0) err = file_remove_tree(folder); // of a start that was killed
     if (world->rank == 0 && !err && n_nodes > 1) err = output_folder_inside(folder);
     DS_TRY(agree_root(world, err));
-    if (n_nodes > 1) watch_files_start(board, folder, mark, world->rank, board_local, board_ranks, nodes, n_nodes);
+    if (n_nodes > 1) {
+        watch_files_start(board, folder, mark, world->rank, board_local, board_ranks, nodes, n_nodes);
+        nodes = NULL; // the courier's, for the life of the process
+    }
 done:
     mem_free(folder);
+    mem_free(nodes);
     return err;
 }

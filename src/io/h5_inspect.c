@@ -37,10 +37,10 @@ static void limit(int what, rlim_t most) {
 // Compressed chunks are inflated once: time goes with the file's size.
 static void set_limits(int64_t bytes) {
     limit(RLIMIT_CPU, (rlim_t)(CPU_SECONDS + bytes / BYTES_A_SECOND));
-    limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_NOFILE, FILES);
     limit(RLIMIT_CORE, 0);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(DS_SANITIZED) // which reserves more than any limit
+#ifndef DS_SANITIZED // a sanitizer writes its report to a file, and reserves more memory than any limit
+    limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_AS, (rlim_t)4 << 30);
 #endif
 }

@@ -23,12 +23,6 @@
 #include "io/ckpt_save.h"
 #include "io/manifest.h"
 
-#ifdef __SANITIZE_ADDRESS__
-// MPI's plug-ins are unloaded with memory of theirs still held, so that leaks here could not be told apart.
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "detect_leaks=0"; }
-#endif
-
 static char own[64], all[64]; // folders
 
 static void expect(Err got, Err want, const char *words) {

@@ -26,12 +26,6 @@
 #include "io/h5_attr.h"
 #include "io/h5_data.h"
 
-#ifdef __SANITIZE_ADDRESS__
-// The library itself leaks when it fails to open a damaged file.
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5_serial\n"; }
-#endif
-
 #define DIR_ "build/tmp/test_h5_hostile"
 #define F(name) DIR_ "/" name
 
@@ -471,7 +465,7 @@ static void test_bounds(void **state) {
     getrusage(RUSAGE_CHILDREN, &use);
     print_message("%d hostile files, at most %ld MiB\n", hostile, use.ru_maxrss >> 10);
     assert_true(hostile >= 36);
-#ifndef __SANITIZE_ADDRESS__
+#ifndef DS_SANITIZED
     assert_true(use.ru_maxrss < 512 << 10);
 #endif
 }

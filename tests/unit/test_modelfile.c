@@ -18,12 +18,6 @@
 #include "io/h5_attr.h"
 #include "io/modelfile.h"
 
-#ifdef __SANITIZE_ADDRESS__
-// The library itself leaks when it fails to open a damaged file.
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5_serial\n"; }
-#endif
-
 #define DIR_ "build/tmp/test_modelfile"
 #define F(name) DIR_ "/" name
 

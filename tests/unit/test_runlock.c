@@ -27,13 +27,13 @@
 #include "io/runlock.h"
 
 static struct {
-    const char *host; // NULL: the real one
-    bool silent;      // fcntl has no locks, as Lustre without flock
-    bool granted;     // fcntl grants every lock, as Lustre with localflock does to each node
-    bool theirs;      // fcntl says that another has it, as a server does that has not heard of a node's end
-    bool shared;      // the file system is of several nodes
-    bool unreadable;  // reads fail
-    double speed;     // of time, 0: as it is
+    const char *host;     // NULL: the real one
+    bool silent;          // fcntl has no locks, as Lustre without flock
+    bool granted;         // fcntl grants every lock, as Lustre with localflock does to each node
+    bool theirs;          // fcntl says that another has it, as a server does that has not heard of a node's end
+    bool shared;          // the file system is of several nodes
+    bool unreadable;      // reads fail
+    _Atomic double speed; // of time, 0: as it is; the lock's thread looks, too
 } pretend;
 
 int fcntl(int fd, int cmd, ...) {
