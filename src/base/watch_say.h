@@ -33,6 +33,7 @@ int watch_kin(WatchKin *kin, int max);
 
 // Tells a launcher that can be told without MPI (Hydra) to end the whole job with this exit code; false: there is none.
 bool watch_tell_launcher(int code);
+enum { WATCH_LAUNCHER_SECONDS = 2 }; // in which one that was told has ended all
 
 // What this thread of this process has read and written so far, in bytes; 0: not known.
 uint64_t watch_thread_bytes(int thread);

@@ -16,8 +16,8 @@
 #include "base/launcher.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/watch_crash.h"
 #include "base/watch_files.h"
-#include "base/watch_rule.h"
 #include "base/watch_say.h"
 
 enum {
@@ -26,7 +26,6 @@ enum {
     START_LIMIT = 600,
     FATAL_SECONDS = 15,
     SILENT_SECONDS = 2,
-    LAST_SECONDS = 5,
     MOST_KIN = 512,
     ROUNDS = 20,
     LATE_ROUNDS = 3,
@@ -34,7 +33,6 @@ enum {
 };
 
 static const double QUIT_SECONDS = 0.05;  // from SIGQUIT to the end of all who got it
-static const double LAUNCHER_SECONDS = 2; // in which a launcher that was told has ended all
 
 typedef struct {
     WatchKind kind;
@@ -284,7 +282,7 @@ static bool lower_kin_runs(void) {
 static void wait_for_the_speaker(void) {
     double seconds = 0;
     if (dog.board) seconds = dog.n_local < dog.board->size && lower_lives() ? 2 * round_seconds() : 0;
-    else if (lower_kin_runs()) seconds = LAUNCHER_SECONDS + 1;
+    else if (lower_kin_runs()) seconds = WATCH_LAUNCHER_SECONDS + 1;
     else if (dog.rank > 0) seconds = 1 + 0.01 * (dog.rank % 100); // of the first node
     clock_sleep_until(clock_now() + seconds);
 }
@@ -298,7 +296,7 @@ static _Noreturn void end_job(WatchText *t) {
     if (b && (!t || !atomic_compare_exchange_strong(&b->fired, &nobody, 1 + dog.rank))) leave_together(false);
     watch_add(t, "\ndschat: the job ends with exit code %d\n", DS_ERR_BUG);
     watch_write(t);
-    if (watch_tell_launcher(DS_ERR_BUG)) clock_sleep_until(clock_now() + LAUNCHER_SECONDS);
+    if (watch_tell_launcher(DS_ERR_BUG)) clock_sleep_until(clock_now() + WATCH_LAUNCHER_SECONDS);
     else if (far) clock_sleep_until(clock_now() + 1.2 * round_seconds()); // the courier tells the other nodes
     wake_others();
     if (b) leave_together(true);
@@ -310,53 +308,7 @@ static void begin_text(WatchText *t) {
     watch_add(t, "dschat: ");
 }
 
-// Signals that a bug or a library in trouble raises, and what they mean for the one who reads it.
-static const struct {
-    int sig;
-    const char *name, *words;
-} fatal_signals[] = {
-    {SIGABRT, "ABRT", "a library gave up, for want of memory if it says nothing else above"},
-#ifndef DS_SANITIZED // sanitizers have better words for these
-    {SIGBUS, "BUS", "memory that it was given is not there (is /dev/shm full, a mapped file cut short?)"},
-    {SIGSEGV, "SEGV", "a bug, or a library that does not look for want of memory"},
-    {SIGFPE, "FPE", "a bug"},
-    {SIGILL, "ILL", "an instruction that this CPU does not have"},
-#endif
-};
-
-// One thread speaks: those that crash together with it wait for its end; a crash on the way is the end.
-static void be_the_speaker(void) {
-    static _Atomic pid_t speaker;
-    pid_t other = 0;
-    const pid_t own_id = (pid_t)syscall(SYS_gettid);
-    if (atomic_compare_exchange_strong(&speaker, &other, own_id)) return;
-    if (other == own_id) _exit(DS_ERR_BUG); // lint: a signal's handler
-    for (;;) pause();
-}
-
-// The process is lost: that the handler runs on a computing thread's stack does no more harm.
-static void last_words(int sig) {
-    WatchText t;
-    char where[256];
-    be_the_speaker();
-    watchdog_ending(LAST_SECONDS);
-    begin_text(&t);
-    watch_add_rank(&t, dog.rank, own());
-    for (int i = 0; i < DS_COUNT(fatal_signals); i++)
-        if (fatal_signals[i].sig == sig)
-            watch_add(&t, " ends by signal %s %s: %s\ndschat: the job ends with exit code %d\n", fatal_signals[i].name,
-                      watchdog_where(where, sizeof where), fatal_signals[i].words, DS_ERR_BUG);
-    watch_write(&t);
-    if (watch_tell_launcher(DS_ERR_BUG)) clock_sleep_until(clock_now() + LAUNCHER_SECONDS);
-    _exit(DS_ERR_BUG); // lint: a signal's handler
-}
-
-static void catch_last_words(void) {
-    static char stack[64 << 10]; // of the handler: the thread's own may be what is missing
-    const struct sigaction how = {.sa_handler = last_words, .sa_flags = SA_ONSTACK};
-    sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
-    for (int i = 0; i < DS_COUNT(fatal_signals); i++) sigaction(fatal_signals[i].sig, &how, NULL);
-}
+static void add_self(WatchText *t) { watch_add_rank(t, dog.rank, own()); }
 
 static void add_own(WatchText *t) {
     watch_add_rank(t, dog.rank, own());
@@ -577,7 +529,7 @@ void watchdog_start(void) {
     introduce(&dog.alone);
     watch_rule_start(&dog.rule, rank_is.limit, clock_now());
     pthread_atfork(NULL, NULL, forget);
-    catch_last_words();
+    watch_crash_catch(add_self);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
