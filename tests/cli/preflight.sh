@@ -127,7 +127,7 @@ expect defaults 2 'data. file = data.h5 (default): there is no such file; build 
 [ ! -e "$here/never" ] || fail defaults "wrote $here/never"
 
 # What is wrong is said once, after what was looked at, also in a pipe.
-./dschat --check "$tiny_params" $keys layout.tensor=9 >"$here/once.txt" 2>&1
+./dschat --check "$tiny_params" job.out="$here/never" layout.tensor=9 >"$here/once.txt" 2>&1
 [ "$(grep -o 'the reward has' "$here/once.txt" | wc -l)" = 1 ] && tail -n 1 "$here/once.txt" | grep -q '^error: ' && ok once || fail once "$(tail -n 1 "$here/once.txt")"
 
 # Rank 0 decides whether a product is there: another rank, whose file system is late, follows it.
