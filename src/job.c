@@ -290,7 +290,7 @@ static Err setup(Job *j) {
     DS_TRY(preflight_job(run)); // a job that cannot run leaves no folder
     DS_TRY(hold_folder(j));     // may wait longer than deadline_minutes
     DS_TRY(watch_share(j->p->job.out));
-    preflight_find_products(run);
+    DS_TRY(preflight_find_products(run));
     layout_create(&run->layout, run->world, wish);
     run->layout.library = j->p->layout.reduce == REDUCE_LIBRARY;
     run->layout.sequence = j->p->layout.sequence;

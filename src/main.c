@@ -91,8 +91,10 @@ done:
 // The params, then what a job would look at before its first stage, as far as that needs no ranks.
 static Err check(const Words *w) {
     Params *p = NULL;
+    int products;
     Err err = params_load(w->params, w->n, w->overrides, &p);
-    if (!err) err = preflight(p, 0, preflight_products(p), say_line, NULL);
+    if (!err) err = preflight_products(p, &products);
+    if (!err) err = preflight(p, 0, products, say_line, NULL);
     if (!err) text_print(stdout, w->params, (int64_t)strlen(w->params), false), printf(": ok\n");
     params_free(&p);
     return err;

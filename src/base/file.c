@@ -242,6 +242,12 @@ Err file_remove_tree(const char *path) {
 
 bool file_exists(const char *path) { return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR); }
 
+Err file_look(const char *path, bool *there) {
+    *there = access(path, F_OK) == 0;
+    if (*there || errno == ENOENT || errno == ENOTDIR) return DS_OK;
+    return err_set(DS_ERR_IO, "%s: whether it is there cannot be told: %s", path, strerror(errno));
+}
+
 bool file_is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);

@@ -43,6 +43,8 @@ Err file_remove_tree(const char *path);                    // like rm -rf; follo
 // False only where that is certain: what cannot be looked at (a failing file system, no permission) counts as there, so
 // that who opens it says why, and nothing is done as if it were missing.
 bool file_exists(const char *path);
+// For who does without it where there is none: *there. DS_ERR_IO: that cannot be told.
+Err file_look(const char *path, bool *there);
 bool file_is_dir(const char *path);
 
 // Bytes free for this user on the file system that holds `path` (a folder).

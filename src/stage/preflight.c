@@ -333,30 +333,37 @@ Err preflight(const Params *p, int ranks, int products, void (*say_line)(const c
     return err;
 }
 
-int preflight_products(const Params *p) {
-    int there = 0;
-    for (int kind = 0; kind < STAGE_KINDS; kind++) {
+Err preflight_products(const Params *p, int *products) {
+    Err err = DS_OK;
+    *products = 0;
+    for (int kind = 0; kind < STAGE_KINDS && !err; kind++) {
+        bool there;
         char *path = stage_product_path(p, (StageKind)kind);
-        if (file_exists(path)) there |= 1 << kind; // a finished stage is not run again for want of an answer
+        err = file_look(path, &there);
+        *products |= there << kind;
         mem_free(path);
     }
-    return there;
+    return err;
 }
 
 Err preflight_params(const Params *p) {
     static const DataKind kinds[] = {DATA_SFT, DATA_RM, DATA_PPO};
     const char *const files[] = {p->data.sft_file, p->data.rm_file, p->data.ppo_file};
     if (params_was_set(p, "data.file") || file_exists(p->data.file)) return DS_OK;
-    const int left = p->job.stages & ~preflight_products(p);
-    for (int i = 0; i < DS_COUNT(kinds); i++)
-        if (left >> i & 1 && !strcmp(files[i], p->data.file)) return data_missing(p, kinds[i], files[i]);
-    return DS_OK;
+    int done;
+    Err err = preflight_products(p, &done);
+    const int left = p->job.stages & ~done;
+    for (int i = 0; i < DS_COUNT(kinds) && !err; i++)
+        if (left >> i & 1 && !strcmp(files[i], p->data.file)) err = data_missing(p, kinds[i], files[i]);
+    return err;
 }
 
 static Err look_at_all(const Params *p, int ranks) {
+    int products;
     Err err = preflight_params(p);
     watchdog_enter(WATCH_FILE, "looking at what the stages need", NULL);
-    if (!err) err = preflight(p, ranks, preflight_products(p), NULL, NULL);
+    if (!err) err = preflight_products(p, &products);
+    if (!err) err = preflight(p, ranks, products, NULL, NULL);
     watchdog_leave();
     return err;
 }
@@ -366,7 +373,8 @@ Err preflight_job(const Run *run) {
     return agree_root(run->world, root ? look_at_all(run->p, group_size(run->world)) : DS_OK);
 }
 
-void preflight_find_products(Run *run) {
-    run->products = group_rank(run->world) == 0 ? preflight_products(run->p) : 0;
+Err preflight_find_products(Run *run) {
+    Err err = agree_root(run->world, group_rank(run->world) == 0 ? preflight_products(run->p, &run->products) : DS_OK);
     coll_bcast(run->world, &run->products, sizeof run->products, 0);
+    return err;
 }
