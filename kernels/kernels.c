@@ -52,6 +52,10 @@ const char *kernels_isa_name(int isa) { return isa >= 0 && isa < DS_COUNT(isas) 
 
 bool kernels_isa_runs(int isa) { return isa >= 0 && isa < DS_COUNT(isas) && isas[isa].set && isas[isa].runs(); }
 
+bool kernels_isa_has_bf16(int isa) {
+    return isa >= 0 && isa < DS_COUNT(isas) && isas[isa].set && isas[isa].set->has_bf16;
+}
+
 static int best_isa(void) {
     int isa = DS_COUNT(isas) - 1;
     while (!kernels_isa_runs(isa)) isa--;

@@ -223,6 +223,8 @@ size_t kernels_quant_bytes(int bits, int64_t n); // of a packet
 const char *kernels_isa_name(int isa);
 // Whether this CPU (and its system) can run set `isa`.
 bool kernels_isa_runs(int isa);
+// Whether set `isa` multiplies bf16, on whatever CPU this is; without it bf16 models are computed in fp32.
+bool kernels_isa_has_bf16(int isa);
 // *isa = the number of `wish`; of "auto": of the environment's DSCHAT_ISA, or without it the last one that runs here.
 // Not collective: ranks on unlike CPUs get unlike answers. DS_ERR_PARAMS: no such set, or this CPU lacks it.
 Err kernels_isa(const char *wish, int *isa);

@@ -184,7 +184,7 @@ static void print_models(const Params *p, const PlanModels *m, FILE *out) {
         if (keys->recompute != RECOMPUTE_NONE)
             kept = mem_printf(", %lld of %lld layers keep activations", (long long)acts_kept(keys, layers),
                               (long long)layers);
-        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s%s\n", m->model[i].name, words, dtype_name(keys->dtype),
+        fprintf(out, "  %-10s %s; %s, ZeRO %lld%s; %s%s\n", m->model[i].name, words, dtype_name(plan_dtype(p, keys)),
                 (long long)keys->zero_stage, kept ? kept : "", m->model[i].source,
                 i == ROLE_REFERENCE && new_model_shares(p) ? ", whose frozen weights it has" : "");
         mem_free(words);

@@ -27,7 +27,7 @@ typedef struct {
 static void add_model(Dry *d, PlanRole role, bool trained, bool ema) {
     const PlanModel *x = &d->all->model[role];
     const OptimCfg cfg = {0};
-    new_model_create(&d->model[role], &kernels_dry, &x->arch, x->keys->dtype, &d->layout, x->keys, trained);
+    new_model_create(&d->model[role], &kernels_dry, &x->arch, plan_dtype(d->p, x->keys), &d->layout, x->keys, trained);
     if (trained) optim_create(&d->optim[role], &d->model[role].zero, &cfg, ema ? 0 : -1);
 }
 
@@ -40,7 +40,7 @@ static void add_reference(Dry *d) {
 static void add_acts(Dry *d, PlanRole role, bool keep, int64_t tokens, Workspace *shared) {
     const PlanModel *x = &d->all->model[role];
     Acts *a = &d->acts[d->n_acts++];
-    acts_create(a, &kernels_dry, &d->model[role].part, x->keys->dtype, keep,
+    acts_create(a, &kernels_dry, &d->model[role].part, plan_dtype(d->p, x->keys), keep,
                 keep ? acts_kept(x->keys, x->arch.layers) : 1);
     if (shared) acts_share(a, shared, 0);
     acts_reserve(a, tokens, tokens);
@@ -178,7 +178,7 @@ static double generate_seconds(const Dry *d, int64_t answers) {
     const HybridCfg cfg = hybrid_config(p, d->ranks, group_size(d->layout.data));
     const int64_t parts = ds_max(cfg.tensor, p->layout.tensor), mine = ds_ceil_div(answers, d->ranks / parts);
     const double passes = (double)(p->generate.max_answer * ds_ceil_div(mine, cfg.slots));
-    const double e = (double)dtype_bytes(actor->keys->dtype);
+    const double e = (double)dtype_bytes(plan_dtype(p, actor->keys));
     const double weights = (double)arch_param_count(&actor->arch) * e / (double)parts;
     const double sums =
         4.0 * (double)((parts - 1) * actor->arch.layers * cfg.slots * actor->arch.width) * e / (double)parts;

@@ -115,3 +115,8 @@ void plan_models_keys(PlanModels *m, const Params *p) {
 void plan_models_free(PlanModels *m) {
     for (int i = 0; i < ROLES; i++) MEM_FREE(m->model[i].source);
 }
+
+DType plan_dtype(const Params *p, const ModelParams *keys) {
+    const bool has = p->job.isa == ISA_AUTO || kernels_isa_has_bf16((int)p->job.isa - 1);
+    return keys->dtype == DS_BF16 && !has ? DS_F32 : keys->dtype;
+}

@@ -30,6 +30,10 @@ void plan_models_free(PlanModels *m);
 // The keys that they point to are now those of p, which speaks of the same models.
 void plan_models_keys(PlanModels *m, const Params *p);
 
+// What the model's weights are held and computed in: bf16 is fp32 where [job] isa names a set that does not multiply
+// it; "auto" stands for machines that do, whatever this one is.
+DType plan_dtype(const Params *p, const ModelParams *keys);
+
 // plan_make, of models found before: files are opened once, however many plans are tried. Errors as plan_make's.
 Err plan_make_of(const Params *p, const PlanModels *models, int ranks, Plan *plan);
 

@@ -11,11 +11,16 @@ here=build/tmp/plan
 rm -rf "$here" && mkdir -p "$here"
 short="sft.max_steps=2 rm.max_steps=2 ppo.max_steps=1"
 
+# On CPUs that do not multiply bf16 such models are fp32; --plan knows it where [job] isa says which they are.
+isas=$(./dschat --version | sed -n 's/^kernels: //p')
+isa=""
+[[ $isas = *bf16* ]] || isa=job.isa=${isas##* }
+
 # ranks, keys
 while read -r name ranks keys; do
     out=$here/$name
-    if ! run "$out" "$ranks" $short $keys </dev/null; then fail "$name" "$(tail -n 1 "$out.log")"; continue; fi
-    if ! ./dschat --plan "$tiny_params" --ranks "$ranks" $short $keys >"$out.plan"; then fail "$name" "no plan: $(tail -n 1 "$out.plan")"; continue; fi
+    if ! run "$out" "$ranks" $short $keys $isa </dev/null; then fail "$name" "$(tail -n 1 "$out.log")"; continue; fi
+    if ! ./dschat --plan "$tiny_params" --ranks "$ranks" $short $keys $isa >"$out.plan"; then fail "$name" "no plan: $(tail -n 1 "$out.plan")"; continue; fi
     for tag in weights gradients optimizer activations kv communication host; do
         echo "$tag $(sed -n "s/.*\"memory.$tag\": \([0-9.e+]*\).*/\1/p" "$out/summary.json")"
     done >"$out.measured"
@@ -59,6 +64,10 @@ if run "$here/apart" 4 $keys </dev/null && ./dschat --plan "$tiny_params" --rank
     records "$here/adapters_only" | cmp -s - "$here/apart.records" && [ -s "$here/apart.records" ] && ok beside_same || fail beside_same "other records"
     [ "$(most "$here/adapters_only.plan")" -lt "$(most "$here/apart.plan")" ] && ok beside_saves || fail beside_saves "$(most "$here/adapters_only.plan") and $(most "$here/apart.plan") bytes"
 else fail beside "$(tail -n 1 "$here/apart.log")"; fi
+
+# The set of instructions tells what bf16 is, on any machine.
+held() { ./dschat --plan "$tiny_params" --ranks 1 actor.dtype=bf16 job.isa="$1" | sed -n 's/^  actor .*; \(bf16\|fp32\), ZeRO.*/\1/p'; }
+[ "$(held auto) $(held avx2) $(held avx512_bf16)" = "bf16 fp32 bf16" ] && ok isa || fail isa "$(held auto) $(held avx2) $(held avx512_bf16)"
 
 # Shapes of published models, without a file of them.
 plan() { ./dschat --plan "$here/big.in" "$@" >"$here/big.txt" 2>&1; }
