@@ -27,7 +27,7 @@ wait
 # ends NAME CODE PATTERN CALL RANK HOW [VAR=value ...]: a job in which CALL goes wrong in another way ends with CODE and says PATTERN.
 ends() {
     local name=$1 want=$2 pattern=$3 out=$hang_here/$1 code
-    env HANG_CALL="$4" HANG_RANK="$5" HANG_HOW="$6" "${@:7}" timeout -s KILL $hang_patience mpirun -np 2 -genv LD_PRELOAD "$PWD/$hang_here/hang.so" ./dschat \
+    env HANG_CALL="$4" HANG_RANK="$5" HANG_HOW="$6" "${@:7}" timeout -s KILL $hang_patience mpirun -np 2 -genv LD_PRELOAD "$hang_here/hang.so" ./dschat \
         "$tiny_params" job.out="$out" job.deadline_minutes="$(minutes 0.5)" $hang_quick >"$out.log" 2>&1
     code=$?
     if [ $code = "$want" ] && [ "$(grep -c -E "$pattern" "$out.log")" = 1 ]; then echo "ok hang_$name"
