@@ -32,7 +32,7 @@ enum {
     STACK_BYTES = 256 << 10
 };
 
-static const double QUIT_SECONDS = 0.05;  // from SIGQUIT to the end of all who got it
+static const double QUIT_SECONDS = 0.05; // from SIGQUIT to the end of all who got it
 
 typedef struct {
     WatchKind kind;
