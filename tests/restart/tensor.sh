@@ -64,7 +64,9 @@ opt="actor.arch_family=opt actor.arch_heads=6 actor.arch_width=48"
 if ! run "$here/form" 1 job.stages=sft sft.max_steps=2 actor.arch_family=opt actor.arch_post_norm=yes actor.arch_embed_width=40; then
     fail opt_350m_form "$(tail -n 1 "$here/form.log")"
 else
-    opt="$opt reward.model=$here/form/models/sft.h5 $short"
+    # Smaller steps still for the critic, which begins as the reward model: its loss is a small difference of large numbers.
+    small=$(sed 's/ rm.lr=5e-4/ rm.lr=1e-4/; s/critic_lr=2e-4/critic_lr=1e-4/' <<<"$short")
+    opt="$opt reward.model=$here/form/models/sft.h5 $small"
     if ! run "$here/opt" 1 $opt; then fail opt "$(tail -n 1 "$here/opt.log")"
     elif ! run "$here/opt4" 4 $opt layout.tensor=2 layout.zero=2 actor.zero_stage=3 critic.zero_stage=2 reward.zero_stage=2 reference.zero_stage=3; then
         fail opt4 "$(tail -n 1 "$here/opt4.log")"
