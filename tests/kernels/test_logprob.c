@@ -54,6 +54,12 @@ static void extremes(void **state) {
     assert_float_equal(logp[1], -logf(VALID), 1e-6f);
     assert_float_equal(ent[1], logf(VALID), 1e-6f);
     assert_true(logp[2] == 0.0f && ent[2] == 0.0f);
+    Dev *none = dev_ints(k, (const int32_t[N]){18, 19, -1}, N), *q = dev_new(k, DS_F32, N); // no tokens
+    k->logprob_fwd(q, l, NULL, px, none, N, VOCAB, VALID, 1.0f);
+    float *outside = host_floats(k, DS_F32, q, N);
+    for (int r = 0; r < N; r++) assert_true(outside[r] == -INFINITY);
+    mem_free(outside);
+    DEV_FREE(k, none, q);
     k->logprob_bwd(DS_F32, px, px, l, t, p, p, h, N, VOCAB, VALID, 1.0f);
     float *d = host_floats(k, DS_F32, px, N * VOCAB);
     for (int i = 0; i < N * VOCAB; i++) assert_true(isfinite(d[i]) && (i % VOCAB < VALID || d[i] == 0.0f));

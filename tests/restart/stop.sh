@@ -44,7 +44,7 @@ out=$here/limit
 DSCHAT_END_TIME=$(($(date +%s) + 200)) run "$out" 1 $short job.stop_margin_minutes=10
 code=$?
 if [ $code != 11 ]; then fail limit "exit code $code, expected 11: $(tail -n 1 "$out.log")"
-elif ! grep -q 'warning: the time limit is [12][0-9]* s away, and .*600 s of it' "$out.log"; then fail limit "no warning"
+elif ! grep -q 'warning: the time limit is [12][0-9]* s away, and .*keeps 600 s of it free: no step will be made' "$out.log"; then fail limit "no warning"
 elif ! grep -q 'error: this start made no step in [0-9]* s: the time limit is [12][0-9]* s away.*600 s' "$out.log"; then fail limit "$(tail -n 1 "$out.log")"
 else ok limit; fi
 # The lead of the batch system's signal.
