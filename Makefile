@@ -114,7 +114,7 @@ $(FUZZ_LIB): $(FUZZ_OBJ) $(KSRC:%.c=$(BUILD)/obj/%.o) $(SETS:%=$(BUILD)/obj/cpu_
 	@ar rcs $@ $^
 $(FUZZ_BIN): $(FUZZ_DIR)/%: $(FUZZ_DIR)/obj/tests/fuzz/%.o $(FUZZ_LIB)
 	@echo "  ld $@"
-	@$(FUZZ_CC) -fsanitize=fuzzer $(FUZZ_SAN) -Wl,--wrap=h5_inspect -o $@ $^ $(LIBS) $(FUZZ_LINK) -lgomp
+	@$(FUZZ_CC) -fsanitize=fuzzer $(FUZZ_SAN) -Wl,--wrap=h5_inspect,--wrap=origin_fill -o $@ $^ $(LIBS) $(FUZZ_LINK) -lgomp
 # The same targets without clang, for what is in tests/fuzz/corpus.
 FUZZ_REPLAY := $(patsubst tests/fuzz/%.c,$(BUILD)/obj/replay/%.o,$(wildcard tests/fuzz/*.c))
 $(BUILD)/obj/replay/%.o: tests/fuzz/%.c
